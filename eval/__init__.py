@@ -1,0 +1,1 @@
+"""Measuring: accuracy, latency, and both against other engines (installed as `semisparse.eval`)."""

@@ -1,0 +1,110 @@
+"""What an evaluation found: rows of accuracy and latency, as a table, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from semisparse._files import replace_atomically
+
+
+@dataclass
+class Row:
+    """One line of the result: a network on an engine. Times in ms, accuracies in percent, ratios removed."""
+
+    network: str
+    engine: str
+    sparse: bool
+    columns_removed: float  # of the masked layers' output pixels, on average
+    top1: float
+    top5: float
+    latency: float = 0.0
+    p10: float = 0.0
+    p90: float = 0.0
+    speedup_torch: float | None = None  # over the dense network in torch
+    speedup_dense: float | None = None  # over the dense network in semisparse
+
+    @property
+    def key(self) -> str:
+        return f"{self.network} | {self.engine}"
+
+
+@dataclass
+class Result:
+    """What the command measured.
+
+    Attributes:
+        differences: by network, the largest |converted - trained| score over the largest |score|.
+        missing_engines: by name, why it was not compared with.
+        masks: column masks of the first sparse network, by layer.
+        conditions: data set, image size, threads...
+        machine: as `semisparse info` shows it.
+    """
+
+    rows: list[Row]
+    differences: dict[str, float]
+    missing_engines: dict[str, str]
+    masks: dict[str, torch.Tensor]
+    conditions: dict
+    machine: dict[str, str]
+
+    def table(self) -> str:
+        titles = "network|engine|columns|top-1 %|top-5 %|latency ms|p10-p90|x torch|x own dense".split("|")
+        return text_table([titles, *map(_cells, self.rows)], left=3)
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "conditions": self.conditions,
+            "machine": self.machine,
+            "rows": [asdict(row) for row in self.rows],
+            "converted_difference": self.differences,
+            "missing_engines": self.missing_engines,
+        }
+
+
+def write(result: Result, directory: Path) -> list[Path]:
+    """Write eval.json and eval.png into `directory` (made if missing) and return their paths."""
+    from semisparse.eval.picture import Point, draw
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with replace_atomically(directory / "eval.json") as file:
+        file.write(json.dumps(result.as_dict(), indent=1).encode())
+    points = [
+        Point(f"{row.network}, {row.engine}", row.sparse, row.latency, row.p10, row.p90, row.top1)
+        for row in result.rows
+    ]
+    conditions = result.conditions
+    text = f"{conditions['data']} at {conditions['size']} px, batch 1, {conditions['threads']} thread(s)"
+    draw(directory / "eval.png", "Column sparsity, dense against sparse", result.masks, points, text)
+    return [directory / "eval.json", directory / "eval.png"]
+
+
+def text_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Align columns, the first `left` to the left; the first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.network,
+        row.engine,
+        f"-{100 * row.columns_removed:.0f}%" if row.columns_removed else "all",
+        f"{row.top1:.2f}",
+        f"{row.top5:.2f}",
+        f"{row.latency:.3f}",
+        f"{row.p10:.3f}-{row.p90:.3f}",
+        *("" if x is None else f"{x:.2f}" for x in (row.speedup_torch, row.speedup_dense)),
+    ]

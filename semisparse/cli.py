@@ -1,0 +1,122 @@
+"""The `semisparse` command.
+
+Everything heavy is imported when a command runs, so that `semisparse --help` is quick and works with the core
+dependencies and typer alone. User mistakes end in one line and exit code 2; `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# Modules whose distribution has another name; used to find the extra that brings them.
+_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+_PASS_THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the console script; always ends in SystemExit."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [arg for arg in argv if arg != "--debug"]
+    try:
+        sys.exit(_app()(argv, prog_name="semisparse"))
+    except ModuleNotFoundError as error:
+        _fail(_missing(error), error, debug)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        _fail(str(error) or type(error).__name__, error, debug)
+    except KeyboardInterrupt as error:
+        _fail("interrupted", error, debug, code=130)
+
+
+def _app():
+    import typer
+
+    app = typer.Typer(
+        help="Sparse CNN inference on CPUs: train for it, convert, measure.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    train = typer.Typer(help="Train sparse networks.", no_args_is_help=True)
+    evaluate = typer.Typer(help="Measure accuracy and latency, dense against sparse.", no_args_is_help=True)
+    app.add_typer(train, name="train")
+    app.add_typer(evaluate, name="eval")
+
+    @app.callback()
+    def common(
+        debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    ) -> None:
+        """Sparse CNN inference on CPUs: train for it, convert, measure."""
+
+    @app.command()
+    def info() -> None:
+        """Processor, kernels and versions, to paste into a bug report."""
+        from semisparse.info import collect
+
+        fields = collect()
+        width = max(map(len, fields))
+        for name, value in fields.items():
+            typer.echo(f"{name:<{width}}  {value}")
+
+    @app.command()
+    def convert(
+        run: Annotated[Path, typer.Argument(help="Training run directory, or its checkpoint.pt.")],
+        output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path(
+            "model.safetensors"
+        ),
+    ) -> None:
+        """Convert a trained checkpoint to a model file for deployment."""
+        from semisparse.train.run import convert_run
+
+        typer.echo(convert_run(run, output))
+
+    @train.command("classify", context_settings=_PASS_THROUGH, add_help_option=False)
+    def train_classify(context: typer.Context) -> None:
+        """Train an image classifier, dense or sparse (--help lists its options)."""
+        from semisparse.train.classify import main as run
+
+        run(context.args)
+
+    @evaluate.command("classify", context_settings=_PASS_THROUGH, add_help_option=False)
+    def eval_classify(context: typer.Context) -> None:
+        """Compare classifiers in accuracy and latency (--help lists its options)."""
+        from semisparse.eval.classify import main as run
+
+        run(context.args)
+
+    return app
+
+
+def _fail(message: str, error: BaseException, debug: bool, code: int = 2) -> None:
+    if debug:
+        raise error
+    text = f"error: {message}"
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr)
+    sys.exit(code)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """Name the pip extra that brings a missing module, from the package's own metadata."""
+    module = (error.name or "").split(".")[0]
+    wanted = _DISTRIBUTIONS.get(module, module).lower()
+    try:
+        requirements = importlib.metadata.requires("semisparse") or []
+    except importlib.metadata.PackageNotFoundError:
+        requirements = []
+    for requirement in requirements:
+        name = re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
+        extra = re.search(r"""extra\s*==\s*["']([\w-]+)["']""", requirement)
+        if name == wanted.replace("_", "-") and extra:
+            return f"{module} is not installed: pip install 'semisparse[{extra[1]}]'"
+    return f"{error}: pip install {_DISTRIBUTIONS.get(module, module)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What a bug report needs: processor, kernels, versions. Shown by `semisparse info`, stored by benchmarks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+
+_PACKAGES = ("torch", "numpy", "safetensors", "torchvision", "onnxruntime")
+
+
+def collect() -> dict[str, str]:
+    """Describe machine and installation as ordered text fields, without any path or host name.
+
+    Works where torch or the compiled core is missing: the field then says why.
+    """
+    fields = {
+        "semisparse": _version("semisparse"),
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    fields |= {name: _version(name) for name in _PACKAGES}
+    fields |= _core()
+    fields |= _torch()
+    return fields
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _core() -> dict[str, str]:
+    try:
+        import semisparse
+
+        return {key: _text(value) for key, value in semisparse.cpu_info().items()}
+    except (ImportError, OSError) as error:
+        return {"compiled core": f"not available: {error}"}
+
+
+def _torch() -> dict[str, str]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    return {
+        "torch threads": str(torch.get_num_threads()),
+        "torch cpu capability": torch.backends.cpu.get_cpu_capability(),
+        "torch onednn": "yes" if torch.backends.mkldnn.is_available() else "no",
+        "torch cuda": torch.version.cuda or "no",
+    }
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_text, value))
+    return str(value)
