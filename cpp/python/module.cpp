@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// semisparse._core: cpp/core for numpy arrays, without torch. Documented and made convenient by semisparse/runtime.py.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstring>
+#include <optional>
+
+#include "arrays.h"
+#include "core/conv2d/conv2d.h"
+#include "core/cpu/cpu.h"
+#include "threads.h"
+
+namespace semisparse::python {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+using ByteArray = py::array_t<uint8_t, py::array::c_style>;
+using Pair = std::array<int64_t, 2>;
+
+// Packed bytes together with the form that this machine's kernels use, which is made at the first convolution.
+class Packed {
+ public:
+  explicit Packed(const ByteArray& array) : bytes(array.data(), array.data() + array.size()) {
+    info = inspect_packed(bytes.data(), bytes.size());
+  }
+
+  std::vector<uint8_t> bytes;
+  PackedInfo info;
+  PackedWeight prepared;
+};
+
+ByteArray byte_array(const py::object& object) {
+  const auto array = contiguous<uint8_t>(object, "packed", "uint8 of shape (bytes,), made by pack_weight");
+  check(array.ndim() == 1, "`packed` must be one-dimensional; got ", describe(array));
+  return array;
+}
+
+py::tuple shape_tuple(const WeightShape& shape) {
+  return py::make_tuple(shape.out_channels, shape.in_channels_per_group, shape.kernel_h, shape.kernel_w);
+}
+
+WeightShape weight_shape(const py::array& weight, int64_t groups) {
+  check(weight.ndim() == 4, "`weight` must have shape (OC, IC/groups, KH, KW); got ", describe(weight));
+  const WeightShape shape{weight.shape(0), weight.shape(1), weight.shape(2), weight.shape(3), groups};
+  shape.validate();
+  return shape;
+}
+
+FloatArray float_weight(const py::object& object) {
+  return contiguous<float>(object, "weight", "float32 of shape (OC, IC/groups, KH, KW)");
+}
+
+ByteArray pack(const py::object& object, int64_t groups) {
+  const FloatArray weight = float_weight(object);
+  const WeightShape shape = weight_shape(weight, groups);
+  const std::vector<uint8_t> bytes = pack_weight(weight.data(), shape);
+  ByteArray packed(static_cast<py::ssize_t>(bytes.size()));
+  std::memcpy(packed.mutable_data(), bytes.data(), bytes.size());
+  return packed;
+}
+
+FloatArray unpack_bytes(const uint8_t* bytes, size_t size) {
+  const WeightShape shape = inspect_packed(bytes, size).shape;
+  FloatArray weight({shape.out_channels, shape.in_channels_per_group, shape.kernel_h, shape.kernel_w});
+  unpack_weight(bytes, size, weight.mutable_data());
+  return weight;
+}
+
+// Strided input without a copy where numpy's byte strides are whole floats and none is negative.
+py::array strided_input(const py::object& object) {
+  const py::array input = checked<float>(object, "input", "float32 of shape (N, C, H, W)");
+  check(input.ndim() == 4, "`input` must have shape (N, C, H, W); got ", describe(input));
+  bool plain = reinterpret_cast<uintptr_t>(input.data()) % alignof(float) == 0;
+  for (int axis = 0; axis < 4; ++axis)
+    plain = plain && input.strides(axis) >= 0 && input.strides(axis) % sizeof(float) == 0;
+  return plain ? input : py::array(FloatArray::ensure(input));
+}
+
+FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight_object, const py::object& bias_object,
+                        Pair stride, Pair padding, Pair dilation, int64_t groups, const py::object& mask_object,
+                        const py::object& fill_object, const std::string& activation,
+                        const py::object& residual_object) {
+  const py::array input = strided_input(input_object);
+  Packed* const packed = py::isinstance<Packed>(weight_object) ? weight_object.cast<Packed*>() : nullptr;
+  FloatArray weight;
+  Conv2dGeometry geometry;
+  if (packed != nullptr) {
+    geometry.weight = packed->info.shape;
+    check(groups == 0 || groups == geometry.weight.groups, "`groups` is ", groups,
+          ", but the weight was packed with groups = ", geometry.weight.groups);
+  } else {
+    weight = float_weight(weight_object);
+    geometry.weight = weight_shape(weight, groups == 0 ? 1 : groups);
+  }
+  geometry.batch = input.shape(0);
+  geometry.in_h = input.shape(2);
+  geometry.in_w = input.shape(3);
+  std::tie(geometry.stride_h, geometry.stride_w) = std::make_tuple(stride[0], stride[1]);
+  std::tie(geometry.pad_h, geometry.pad_w) = std::make_tuple(padding[0], padding[1]);
+  std::tie(geometry.dilation_h, geometry.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+  geometry.validate();
+  check(input.shape(1) == geometry.in_channels(), "`input` has ", input.shape(1), " channels, but the weight expects ",
+        geometry.in_channels(), " (IC/groups = ", geometry.weight.in_channels_per_group, " times ",
+        geometry.weight.groups, " groups)");
+
+  const int64_t channels = geometry.out_channels(), out_h = geometry.out_h(), out_w = geometry.out_w();
+  FloatArray bias, fill, residual;
+  py::array_t<bool, py::array::c_style> mask;
+  FloatArray output({geometry.batch, channels, out_h, out_w});
+  Conv2dOperands operands;
+  operands.activation = parse_activation(activation);
+  operands.input.data = static_cast<const float*>(input.data());
+  for (int axis = 0; axis < 4; ++axis)
+    operands.input.stride[axis] = input.strides(axis) / static_cast<py::ssize_t>(sizeof(float));
+  operands.output = output.mutable_data();
+  if (!bias_object.is_none()) {
+    bias = contiguous<float>(bias_object, "bias", "float32 of shape (OC,)");
+    check_shape(bias, "bias", {channels});
+    operands.bias = bias.data();
+  }
+  if (!fill_object.is_none()) {
+    fill = contiguous<float>(fill_object, "fill", "float32 of shape (OC,)");
+    check_shape(fill, "fill", {channels});
+    operands.fill = fill.data();
+  }
+  if (!residual_object.is_none()) {
+    residual = contiguous<float>(residual_object, "residual", "float32 of the output's shape");
+    check_shape(residual, "residual", {geometry.batch, channels, out_h, out_w});
+    operands.residual = residual.data();
+  }
+  const uint8_t* mask_bytes = nullptr;
+  if (!mask_object.is_none()) {
+    mask = contiguous<bool>(mask_object, "mask", "bool of shape (OH, OW), True = computed");
+    check_shape(mask, "mask", {out_h, out_w});
+    mask_bytes = reinterpret_cast<const uint8_t*>(mask.data());
+  }
+
+  const std::shared_ptr<Parallel> parallel = shared_pool();
+  {
+    const py::gil_scoped_release release;
+    if (packed != nullptr)
+      conv2d(geometry, packed->prepared, packed->bytes.data(), packed->bytes.size(), mask_bytes, operands, *parallel);
+    else
+      conv2d(geometry, weight.data(), mask_bytes, operands, *parallel);
+  }
+  return output;
+}
+
+py::dict cpu() {
+  const CpuInfo& info = cpu_info();
+  py::dict result;
+  result["architecture"] = info.architecture;
+  result["name"] = info.name;
+  result["features"] = info.features;
+  result["l1_bytes"] = info.l1_bytes;
+  result["l2_bytes"] = info.l2_bytes;
+  return result;
+}
+
+}  // namespace
+}  // namespace semisparse::python
+
+PYBIND11_MODULE(_core, m) {
+  using namespace semisparse::python;
+  using semisparse::PackedWeight;
+  m.doc() = "cpp/core for numpy arrays; see semisparse.runtime";
+
+  py::class_<Packed>(m, "PackedWeight",
+                     "A packed convolution weight (portable bytes) with what the kernels make of it.\n\n"
+                     "PackedWeight(packed): uint8 array of shape (bytes,) from `pack_weight`. ValueError if it is not "
+                     "a whole, unchanged packed weight. Safe to use from several threads.")
+      .def(py::init([](const py::object& packed) { return std::make_unique<Packed>(byte_array(packed)); }),
+           py::arg("packed"))
+      .def_property_readonly("shape", [](const Packed& self) { return shape_tuple(self.info.shape); },
+                             "(OC, IC/groups, KH, KW)")
+      .def_property_readonly("groups", [](const Packed& self) { return self.info.shape.groups; })
+      .def_property_readonly("nbytes", [](const Packed& self) { return self.bytes.size(); }, "Size of the packed form")
+      .def("unpack", [](const Packed& self) { return unpack_bytes(self.bytes.data(), self.bytes.size()); },
+           "The weight as a float32 array; exact inverse of `pack_weight`.");
+
+  m.def("conv2d", &conv2d_numpy, py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("stride"),
+        py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("mask"), py::arg("fill"),
+        py::arg("activation"), py::arg("residual"));
+  m.def("pack_weight", &pack, py::arg("weight"), py::arg("groups") = 1);
+  m.def(
+      "unpack_weight",
+      [](const py::object& object) {
+        const ByteArray packed = byte_array(object);
+        return unpack_bytes(packed.data(), packed.size());
+      },
+      py::arg("packed"));
+  m.def(
+      "inspect_packed",
+      [](const py::object& object) {
+        const ByteArray packed = byte_array(object);
+        const semisparse::PackedInfo info = semisparse::inspect_packed(packed.data(), packed.size());
+        py::dict result;
+        result["shape"] = shape_tuple(info.shape);
+        result["groups"] = info.shape.groups;
+        result["nonzeros"] = info.nonzeros;
+        result["kernels"] = info.kernels;
+        result["patterns"] = info.patterns;
+        result["dense"] = info.dense;
+        return result;
+      },
+      py::arg("packed"));
+  m.def("cpu_info", &cpu);
+  m.def("kernel_name", &semisparse::kernel_name);
+  m.def("set_num_threads", &set_num_threads, py::arg("threads"));
+  m.def("get_num_threads", &get_num_threads);
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of operator arguments. Shared by the CPU and the meta kernels, so that a graph that traces also runs; sizes
+// may be symbolic. Every message names what was given, what is expected and what to do.
+#pragma once
+
+#include <c10/core/SymInt.h>
+
+#include <array>
+
+#include "ops.h"
+
+namespace semisparse::ops {
+
+// What both overloads of conv2d share besides their weight.
+struct Conv2dArguments {
+  const at::Tensor& input;
+  const OptionalTensor& bias;
+  at::IntArrayRef stride;
+  at::IntArrayRef padding;
+  at::IntArrayRef dilation;
+  int64_t groups;
+  const OptionalTensor& mask;
+  const OptionalTensor& fill;
+  std::string_view activation;
+  const OptionalTensor& residual;
+};
+
+using SymShape4 = std::array<c10::SymInt, 4>;
+
+// The weight's shape (OC, IC/groups, KH, KW) once it is known to be a float32 weight, or a packed one.
+SymShape4 check_plain_weight(const at::Tensor& weight, const char* op);
+SymShape4 check_packed_weight(const at::Tensor& packed, at::IntArrayRef weight_shape, const char* op);
+void check_packed_bytes(const at::Tensor& packed, const char* op);
+
+// The output's shape (N, OC, OH, OW). `weight` is the plain or packed tensor, only asked for its device.
+SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight, const SymShape4& weight_shape);
+
+}  // namespace semisparse::ops

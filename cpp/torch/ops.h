@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operators' implementations, one per dispatch key; schema.cpp registers them. Argument lists are those of the
+// schema, in order.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace semisparse::ops {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// CPU: the kernels of cpp/core.
+at::Tensor conv2d_cpu(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                      at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                      const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
+                      const OptionalTensor& residual);
+at::Tensor conv2d_packed_cpu(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
+                             const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
+                             at::IntArrayRef dilation, int64_t groups, const OptionalTensor& mask,
+                             const OptionalTensor& fill, std::string_view activation,
+                             const OptionalTensor& residual);
+at::Tensor pack_weight_cpu(const at::Tensor& weight, int64_t groups);
+at::Tensor unpack_weight_cpu(const at::Tensor& packed);
+at::Tensor unpack_weight_shaped_cpu(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_t groups);
+
+// Meta: checks and shapes only, also with symbolic sizes (fake tensors, torch.compile, torch.export).
+at::Tensor conv2d_meta(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                       at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                       const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
+                       const OptionalTensor& residual);
+at::Tensor conv2d_packed_meta(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
+                              const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
+                              at::IntArrayRef dilation, int64_t groups, const OptionalTensor& mask,
+                              const OptionalTensor& fill, std::string_view activation,
+                              const OptionalTensor& residual);
+at::Tensor unpack_weight_shaped_meta(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_t groups);
+
+// Autograd: records the backward pass where one of the inputs needs it.
+at::Tensor conv2d_autograd(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                           const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
+                           const OptionalTensor& residual);
+at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
+                                  const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
+                                  at::IntArrayRef dilation, int64_t groups, const OptionalTensor& mask,
+                                  const OptionalTensor& fill, std::string_view activation,
+                                  const OptionalTensor& residual);
+at::Tensor pack_weight_autograd(const at::Tensor& weight, int64_t groups);
+
+}  // namespace semisparse::ops

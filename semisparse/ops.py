@@ -1,0 +1,118 @@
+"""The operators as documented Python functions. Each calls `torch.ops.semisparse.<name>`, which is what graphs hold.
+
+For output pixel p, output channel o and activation a::
+
+    y[n,o,p] = a( m[p] * (conv(x,W)[n,o,p] + bias[o]) + (1 - m[p]) * fill[o] + residual[n,o,p] )
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semisparse import _library
+
+_library.register()
+
+__all__ = ["ACTIVATIONS", "conv2d", "conv2d_packed", "pack_weight", "unpack_weight"]
+
+ACTIVATIONS = ("none", "relu", "relu6", "silu", "leaky_relu", "hardswish", "sigmoid")
+
+_Pair = int | tuple[int, int]
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    *,
+    mask: Tensor | None = None,
+    fill: Tensor | None = None,
+    activation: str = "none",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Two-dimensional convolution that skips masked columns (output pixels), from plain weights.
+
+    Zeros in `weight` are skipped too, but the weight is arranged anew at every call: pack it once and use
+    `conv2d_packed` where it does not change.
+
+    Args:
+        input: float32 (N, C, H, W), any strides; contiguous and channels_last are read as they are.
+        weight: float32 (OC, C/groups, KH, KW).
+        bias: float32 (OC), or None.
+        stride, padding, dilation: one number, or (vertical, horizontal).
+        groups: C and OC must be multiples of it; C groups make a depthwise convolution.
+        mask: bool (OH, OW), True = computed; None = all. One mask for all channels and the whole batch.
+        fill: float32 (OC), what a skipped pixel holds instead of conv + bias; None = zeros.
+        activation: one of `ACTIVATIONS`; leaky_relu has slope 0.01.
+        residual: float32 (N, OC, OH, OW), added before the activation, at skipped pixels too.
+
+    Returns:
+        float32 (N, OC, OH, OW), contiguous whatever the strides of `input`.
+
+    Raises:
+        RuntimeError, ValueError: an argument has the wrong dtype, shape or device; says which and what is expected.
+    """
+    return torch.ops.semisparse.conv2d(
+        input, weight, bias, stride, padding, dilation, groups,
+        mask=mask, fill=fill, activation=activation, residual=residual,
+    )  # fmt: skip
+
+
+def conv2d_packed(
+    input: Tensor,
+    packed: Tensor,
+    weight_shape: tuple[int, int, int, int],
+    bias: Tensor | None = None,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    *,
+    mask: Tensor | None = None,
+    fill: Tensor | None = None,
+    activation: str = "none",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """`conv2d` from a packed weight (overload ``conv2d.packed``): zero weights cost nothing.
+
+    The packed bytes are checked and arranged for this machine at the first call, and kept beside the tensor's storage
+    for as long as that lives; treat `packed` as immutable. It has no gradient; everything else has.
+
+    Args:
+        packed: uint8 (bytes,) from `pack_weight`, which must have been called with the same `groups`.
+        weight_shape: (OC, C/groups, KH, KW) of the weight that was packed.
+
+    The other arguments, the result and the errors are those of `conv2d`; bytes that are truncated, changed or from
+    something else raise ValueError.
+    """
+    return torch.ops.semisparse.conv2d.packed(
+        input, packed, weight_shape, bias, stride, padding, dilation, groups,
+        mask=mask, fill=fill, activation=activation, residual=residual,
+    )  # fmt: skip
+
+
+def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
+    """Pack a convolution's weight: only what is not +0.0 is stored, smaller than CSR, the same bytes on every machine.
+
+    Args:
+        weight: float32 (OC, C/groups, KH, KW); zeros of any structure (patterns, whole kernels, blocks, single ones).
+        groups: of the convolution.
+
+    Returns:
+        uint8 (bytes,). Independent of instruction set and tile sizes; with a version and checksums inside.
+    """
+    return torch.ops.semisparse.pack_weight(weight, groups)
+
+
+def unpack_weight(packed: Tensor) -> Tensor:
+    """Exact inverse of `pack_weight` (also of -0.0 and NaN): float32 (OC, C/groups, KH, KW).
+
+    Raises:
+        ValueError: `packed` is truncated, changed, from a newer version, or no packed weight at all.
+    """
+    return torch.ops.semisparse.unpack_weight(packed)

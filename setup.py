@@ -1,0 +1,212 @@
+"""Builds the two native libraries of semisparse. Metadata is in pyproject.toml.
+
+- ``semisparse/libsemisparse_torch.so``: operators for the PyTorch dispatcher, free of Python.
+- ``semisparse/_core.*.so``: pybind11 module, numpy in and numpy out, free of torch.
+
+Both share the objects of ``cpp/core``, whose files and per-file instruction sets are listed in
+``cpp/core/sources.txt``. ninja compiles, so a second build compiles only what has changed.
+
+Environment:
+    CXX, CXXFLAGS, LDFLAGS     compiler and additional flags (ccache is used where it is installed).
+    MAX_JOBS                   compilations at the same time; default 2 (a file that includes torch takes 1-2 GB).
+    SEMISPARSE_ARCH            target architecture, when cross-compiling: x86_64 or aarch64.
+    SEMISPARSE_TORCH_DIR       directory of the torch package to build against; default: the installed one.
+    SEMISPARSE_WITHOUT_TORCH=1 only the numpy runtime, for boards without torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+OPERATORS, RUNTIME = "semisparse.libsemisparse_torch", "semisparse._core"
+WITHOUT_TORCH = os.environ.get("SEMISPARSE_WITHOUT_TORCH", "0") == "1"
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def target_architecture() -> str:
+    name = os.environ.get("SEMISPARSE_ARCH", platform.machine()).lower()
+    return ARCHITECTURES.get(name, name)
+
+
+def core_sources() -> list[tuple[Path, list[str]]]:
+    """(file, additional flags) of every core source that belongs to the target architecture."""
+    listing = ROOT / "cpp/core/sources.txt"
+    sources = []
+    for line in listing.read_text().splitlines():
+        fields = [field.strip() for field in line.split("#")[0].split("|")]
+        if not fields[0]:
+            continue
+        if len(fields) not in (1, 3):
+            raise SystemExit(f"{listing.relative_to(ROOT)}: expected 'path' or 'path | arch | flags', found {line!r}")
+        if len(fields) == 1 or fields[1] == target_architecture():
+            sources.append((listing.parent / fields[0], shlex.split(fields[2]) if len(fields) == 3 else []))
+    return sources
+
+
+def torch_directory() -> Path:
+    """The torch package to build against, found without importing it (that takes seconds).
+
+    Under build isolation the installed packages are hidden from this process, but not their directory.
+    """
+    if given := os.environ.get("SEMISPARSE_TORCH_DIR"):
+        candidates = [Path(given)]
+    else:
+        spec = importlib.util.find_spec("torch")
+        visible = [Path(spec.origin).parent] if spec and spec.origin else []
+        installed = {sysconfig.get_path("platlib"), *site.getsitepackages(), site.getusersitepackages()}
+        candidates = visible + [Path(directory) / "torch" for directory in sorted(installed)]
+    for directory in candidates:
+        if (directory / "include/torch/library.h").is_file():
+            return directory
+    raise SystemExit(
+        "semisparse builds its operators against the torch it will run with, but no torch >= 2.9 was found in "
+        + ", ".join(map(str, candidates))
+        + ".\nInstall one first, for example\n"
+        "    pip install torch --index-url https://download.pytorch.org/whl/cpu\n"
+        "or set SEMISPARSE_TORCH_DIR to its package directory, or set SEMISPARSE_WITHOUT_TORCH=1 to build only the "
+        "numpy runtime."
+    )
+
+
+def torch_version(directory: Path) -> str:
+    return re.search(r"__version__\s*=\s*['\"]([^'\"]+)", (directory / "version.py").read_text()).group(1)
+
+
+class NinjaFile:
+    """Writes build.ninja: objects with their header dependencies, and shared libraries."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        compiler = os.environ.get("CXX", "c++")
+        launcher = "ccache " if shutil.which("ccache") and "ccache" not in compiler else ""
+        self.lines = [
+            "ninja_required_version = 1.5",
+            "rule compile",
+            f"  command = {launcher}{compiler} -MMD -MF $out.d $flags -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = compile $in",
+            "rule link",
+            f"  command = {compiler} -shared $in -o $out $flags",
+            "  description = link $out",
+        ]
+
+    @staticmethod
+    def path(path: Path | str) -> str:
+        return re.sub(r"([ :$])", r"$\1", str(path))
+
+    @staticmethod
+    def flags(flags: list[str]) -> str:
+        return " ".join(shlex.quote(flag) for flag in flags).replace("$", "$$")
+
+    def compile(self, source: Path, flags: list[str]) -> Path:
+        target = self.directory / source.relative_to(ROOT / "cpp").with_suffix(".o")
+        self.lines += [f"build {self.path(target)}: compile {self.path(source)}", f"  flags = {self.flags(flags)}"]
+        return target
+
+    def link(self, target: Path, objects: list[Path], flags: list[str]) -> Path:
+        inputs = " ".join(map(self.path, objects))
+        self.lines += [f"build {self.path(target)}: link {inputs}", f"  flags = {self.flags(flags)}"]
+        return target
+
+    def run(self) -> None:
+        ninja = shutil.which("ninja")
+        if ninja is None:
+            raise SystemExit("ninja is needed to build semisparse: pip install ninja")
+        (self.directory / "build.ninja").write_text("\n".join(self.lines) + "\n")
+        jobs = os.environ.get("MAX_JOBS", "2")
+        if subprocess.run([ninja, "-C", str(self.directory), "-j", jobs]).returncode != 0:
+            raise SystemExit(f"semisparse: compilation failed, see above; ninja -C {self.directory} repeats it")
+
+
+class BuildNative(build_ext):
+    def get_ext_filename(self, name: str) -> str:
+        # The operator library is no Python module, so its name carries no Python version.
+        return name.replace(".", os.sep) + ".so" if name.endswith(OPERATORS.split(".")[1]) else super().get_ext_filename(name)
+
+    def build_extensions(self) -> None:
+        torch = None if WITHOUT_TORCH else torch_directory()
+        label = "no-torch" if torch is None else "torch-" + torch_version(torch)
+        # Not setuptools' build_temp: pip makes that a new directory every time, and nothing would be incremental.
+        directory = ROOT / "build" / f"{target_architecture()}-{sys.implementation.cache_tag}-{label}"
+        directory.mkdir(parents=True, exist_ok=True)
+        ninja = NinjaFile(directory)
+
+        common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall", "-Wextra"]
+        common += ["-ffunction-sections", "-fdata-sections", f"-I{ROOT / 'cpp'}"]
+        # Error messages hold __FILE__: show paths inside the project, not those of the machine that built it.
+        common += [f"-ffile-prefix-map={ROOT}/="]
+        user_flags = shlex.split(os.environ.get("CXXFLAGS", ""))
+        linking = ["-Wl,-O1", "-Wl,--gc-sections", "-Wl,--as-needed"] + shlex.split(os.environ.get("LDFLAGS", ""))
+
+        core = [ninja.compile(source, common + flags + user_flags) for source, flags in core_sources()]
+        built = {RUNTIME: self._runtime(ninja, core, common + user_flags, linking)}
+        if torch is not None:
+            built[OPERATORS] = self._operators(ninja, core, common + user_flags, linking, torch)
+        ninja.run()
+        for extension in self.extensions:
+            target = Path(self.get_ext_fullpath(extension.name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Through a temporary name: a process that has the old library loaded keeps it intact.
+            temporary = target.with_suffix(".tmp")
+            shutil.copy2(built[extension.name], temporary)
+            os.replace(temporary, target)
+
+    @staticmethod
+    def _runtime(ninja: NinjaFile, core: list[Path], common: list[str], linking: list[str]) -> Path:
+        import pybind11
+
+        include = Path(pybind11.get_include())
+        flags = common + ["-isystem", str(include), "-isystem", sysconfig.get_path("include")]
+        flags += [f"-ffile-prefix-map={include}/="]
+        objects = [ninja.compile(source, flags) for source in sorted((ROOT / "cpp/python").glob("*.cpp"))]
+        return ninja.link(ninja.directory / "_core.so", objects + core, linking + ["-pthread"])
+
+    @staticmethod
+    def _operators(ninja: NinjaFile, core: list[Path], common: list[str], linking: list[str], torch: Path) -> Path:
+        include = torch / "include"
+        flags = common + ["-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")]
+        # Without -fopenmp at::parallel_for is silently serial. It is not given to the linker: torch brings its own
+        # OpenMP runtime, and a second one would not know torch.set_num_threads.
+        flags += ["-fopenmp", f"-ffile-prefix-map={include}/="]
+        objects = [ninja.compile(source, flags) for source in sorted((ROOT / "cpp/torch").glob("*.cpp"))]
+        linking = linking + [f"-L{torch / 'lib'}", "-Wl,--no-as-needed", "-lc10", "-ltorch_cpu", "-ltorch"]
+        linking += ["-Wl,-rpath,$ORIGIN/../torch/lib", "-pthread"]
+        return ninja.link(ninja.directory / "libsemisparse_torch.so", objects + core, linking)
+
+
+def packages() -> tuple[list[str], dict[str, str]]:
+    """The package itself, and the top-level folders train/ and eval/ under its name."""
+    names, folders = find_packages(include=["semisparse", "semisparse.*"]), {}
+    for folder in ("train", "eval"):
+        if (ROOT / folder / "__init__.py").is_file():
+            folders[f"semisparse.{folder}"] = folder
+            names += [f"semisparse.{folder}"] + [f"semisparse.{folder}.{name}" for name in find_packages(folder)]
+    return names, folders
+
+
+if __name__ == "__main__":
+    names, folders = packages()
+    setup(
+        packages=names,
+        package_dir={"semisparse": "semisparse", **folders},
+        py_modules=["_semisparse_autoload"],
+        package_data={"": ["recipes/*.yaml"]},
+        install_requires=["numpy>=1.24", "safetensors>=0.4"] + ([] if WITHOUT_TORCH else ["torch>=2.9"]),
+        ext_modules=[Extension(RUNTIME, [])] + ([] if WITHOUT_TORCH else [Extension(OPERATORS, [])]),
+        cmdclass={"build_ext": BuildNative},
+    )
