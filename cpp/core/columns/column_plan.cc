@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/columns/column_plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <list>
+#include <mutex>
+
+namespace semisparse {
+namespace {
+
+constexpr int kMaxTapGroup = 3;
+
+// Cuts the lanes of one vector into windows, greedily from the left. Every lane of a window must find all
+// `tap_group` taps inside the 2*lanes elements.
+int cut_windows(const int32_t* offsets, int lanes, int tap_reach, std::vector<PackWindow>* windows,
+                std::vector<int32_t>* indices) {
+  int count = 0;
+  uint32_t left = lanes == 32 ? ~0u : (1u << lanes) - 1;
+  while (left != 0) {
+    const int first = __builtin_ctz(left);
+    const int32_t base = offsets[first];
+    uint32_t taken = 0;
+    for (int l = first; l < lanes; ++l)
+      if ((left >> l & 1) && offsets[l] - base + tap_reach < 2 * lanes) taken |= 1u << l;
+    if (windows != nullptr) {
+      PackWindow window;
+      window.base = base;
+      window.lanes = taken;
+      window.index = static_cast<int32_t>(indices->size());
+      for (int l = 0; l < lanes; ++l) indices->push_back(taken >> l & 1 ? offsets[l] - base : 0);
+      windows->push_back(window);
+    }
+    left &= ~taken;
+    ++count;
+  }
+  return count;
+}
+
+bool neighbours(const int32_t* offsets, int lanes) {
+  for (int l = 1; l < lanes; ++l)
+    if (offsets[l] != offsets[0] + l) return false;
+  return true;
+}
+
+// The tap group whose loads, permutes and stores are fewest, counted over the whole plan.
+int choose_tap_group(const std::vector<int32_t>& offsets, int lanes, const ColumnGeometry& g) {
+  int best = 1;
+  int64_t best_cost = 0;
+  for (int group = 1; group <= std::min(kMaxTapGroup, g.kernel_w); ++group) {
+    const int reach = (group - 1) * g.tap_x;
+    if (reach >= 2 * lanes) break;
+    const int passes = (g.kernel_w + group - 1) / group;
+    int64_t cost = 0;
+    for (size_t v = 0; v * lanes < offsets.size(); ++v) {
+      const int32_t* lane = &offsets[v * lanes];
+      if (neighbours(lane, lanes)) continue;
+      const int windows = cut_windows(lane, lanes, reach, nullptr, nullptr);
+      cost += int64_t{2} * windows * passes + int64_t{windows} * g.kernel_w;
+    }
+    if (group == 1 || cost < best_cost) {
+      best = group;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+void add_segments(const uint8_t* mask, int32_t begin, int32_t end, int32_t column, int32_t panel_column,
+                  int lanes, ColumnPlan* plan) {
+  for (int32_t out = begin; out < end; out += lanes) {
+    StoreSegment segment;
+    segment.out = out;
+    segment.count = std::min<int32_t>(lanes, end - out);
+    segment.acc = column - panel_column;
+    segment.index = static_cast<int32_t>(plan->indices.size());
+    int32_t rank = 0;
+    for (int l = 0; l < lanes; ++l) {
+      const bool computed = l < segment.count && (mask == nullptr || mask[out + l] != 0);
+      plan->indices.push_back(computed ? rank : 0);
+      if (computed) {
+        segment.mask |= 1u << l;
+        ++rank;
+      }
+    }
+    if (segment.mask == 0) segment.acc = 0;
+    column += rank;
+    plan->segments.push_back(segment);
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, const uint8_t* mask, int lanes,
+                                                   int max_vectors) {
+  auto plan = std::make_shared<ColumnPlan>();
+  plan->lanes = lanes;
+  const int32_t pixels = g.out_h * g.out_w;
+  std::vector<int32_t> kept;
+  kept.reserve(static_cast<size_t>(pixels));
+  for (int32_t p = 0; p < pixels; ++p)
+    if (mask == nullptr || mask[p] != 0) kept.push_back(p);
+  plan->kept = static_cast<int64_t>(kept.size());
+
+  if (kept.empty()) {
+    Panel panel;
+    add_segments(mask, 0, pixels, 0, 0, lanes, plan.get());
+    panel.segments = static_cast<int32_t>(plan->segments.size());
+    plan->panels.push_back(panel);
+    return plan;
+  }
+
+  // Input offset of every lane. Lanes past the last column continue it, so that they do not break up a vector
+  // whose lanes are neighbours; what they read is never used.
+  const int32_t vectors = static_cast<int32_t>((kept.size() + lanes - 1) / lanes);
+  std::vector<int32_t> offsets(static_cast<size_t>(vectors) * lanes);
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    if (i < kept.size())
+      offsets[i] = kept[i] / g.out_w * g.step_y + kept[i] % g.out_w * g.step_x;
+    else
+      offsets[i] = offsets[i - 1] + (g.step_x == 1 ? 1 : 0);
+  }
+  plan->tap_group = choose_tap_group(offsets, lanes, g);
+  // A window may begin at one of those last lanes.
+  plan->read_ahead = 3 * lanes;
+  const int reach = (plan->tap_group - 1) * g.tap_x;
+  for (int32_t v = 0; v < vectors; ++v) {
+    const int32_t* lane = &offsets[static_cast<size_t>(v) * lanes];
+    PackVector vector;
+    vector.base = lane[0];
+    vector.window = static_cast<int32_t>(plan->windows.size());
+    if (!neighbours(lane, lanes))
+      vector.windows = cut_windows(lane, lanes, reach, &plan->windows, &plan->indices);
+    plan->vectors.push_back(vector);
+  }
+
+  // Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic.
+  const int32_t panels = (vectors + max_vectors - 1) / max_vectors;
+  int32_t pixel = 0;
+  for (int32_t i = 0, v = 0; i < panels; ++i) {
+    Panel panel;
+    panel.vectors = (vectors - v) / (panels - i);
+    panel.first_vector = v;
+    panel.first_segment = static_cast<int32_t>(plan->segments.size());
+    const int32_t column = v * lanes;
+    v += panel.vectors;
+    const int32_t end = i + 1 == panels ? pixels : kept[static_cast<size_t>(v) * lanes];
+    add_segments(mask, pixel, end, column, column, lanes, plan.get());
+    pixel = end;
+    panel.segments = static_cast<int32_t>(plan->segments.size()) - panel.first_segment;
+    plan->widest = std::max(plan->widest, static_cast<int>(panel.vectors));
+    plan->panels.push_back(panel);
+  }
+  return plan;
+}
+
+namespace {
+
+struct CacheEntry {
+  ColumnGeometry geometry;
+  int lanes, max_vectors;
+  bool masked;
+  uint64_t hash;
+  std::vector<uint8_t> mask;
+  std::shared_ptr<const ColumnPlan> plan;
+};
+
+// Masks are small beside the work they save: 64-bit multiply-and-xor over 8 bytes at a time.
+uint64_t hash_mask(const uint8_t* mask, size_t size) {
+  uint64_t hash = size * 0x9e3779b97f4a7c15ull;
+  for (size_t i = 0; i < size; i += 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, mask + i, std::min<size_t>(8, size - i));
+    hash = (hash ^ word) * 0xff51afd7ed558ccdull;
+    hash ^= hash >> 32;
+  }
+  return hash;
+}
+
+}  // namespace
+
+std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geometry, const uint8_t* mask,
+                                                     int lanes, int max_vectors) {
+  constexpr size_t kCapacity = 512;  // layers of several models
+  static std::mutex mutex;
+  static std::list<CacheEntry> entries;  // most recently used first
+  const size_t size =
+      mask == nullptr ? 0 : static_cast<size_t>(geometry.out_h) * static_cast<size_t>(geometry.out_w);
+  const uint64_t hash = mask == nullptr ? 0 : hash_mask(mask, size);
+  const auto matches = [&](const CacheEntry& e) {
+    return e.hash == hash && e.masked == (mask != nullptr) && e.lanes == lanes &&
+           e.max_vectors == max_vectors && e.geometry == geometry &&
+           (mask == nullptr || std::memcmp(e.mask.data(), mask, size) == 0);
+  };
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    for (auto it = entries.begin(); it != entries.end(); ++it) {
+      if (matches(*it)) {
+        entries.splice(entries.begin(), entries, it);
+        return it->plan;
+      }
+    }
+  }
+  CacheEntry entry{geometry, lanes, max_vectors, mask != nullptr, hash, {}, nullptr};
+  if (mask != nullptr) entry.mask.assign(mask, mask + size);
+  entry.plan = make_column_plan(geometry, mask, lanes, max_vectors);
+  auto plan = entry.plan;
+  std::lock_guard<std::mutex> lock(mutex);
+  entries.push_front(std::move(entry));
+  if (entries.size() > kCapacity) entries.pop_back();
+  return plan;
+}
+
+}  // namespace semisparse

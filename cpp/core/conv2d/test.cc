@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <thread>
+
+#include "core/base/error.h"
+#include "core/conv2d/conv2d.h"
+#include "core/testing/random.h"
+
+using namespace semisparse;
+using semisparse::testing::poisoned;
+using semisparse::testing::Random;
+
+namespace {
+
+struct Problem {
+  Conv2dGeometry g;
+  std::vector<float> input, weight, bias, fill, residual;
+  std::vector<uint8_t> mask;
+  Conv2dOperands operands;
+  bool masked = false;
+
+  int64_t outputs() const { return g.batch * g.out_channels() * g.out_h() * g.out_w(); }
+  const uint8_t* mask_or_null() const { return masked ? mask.data() : nullptr; }
+};
+
+std::unique_ptr<Problem> draw(Random& r) {
+  auto p = std::make_unique<Problem>();
+  Conv2dGeometry& g = p->g;
+  g.weight.groups = r.one_of<int64_t>({1, 1, 1, 2, 3});
+  g.weight.in_channels_per_group = r.between(1, 9);
+  g.weight.out_channels = g.weight.groups * r.between(1, 10);
+  if (r.chance(0.15)) {  // depthwise, with a multiplier
+    g.weight.groups = r.between(1, 12);
+    g.weight.in_channels_per_group = 1;
+    g.weight.out_channels = g.weight.groups * r.between(1, 2);
+  }
+  if (r.chance(0.1)) g.weight.in_channels_per_group = 200 / g.weight.groups;  // several chunks
+  g.weight.kernel_h = r.one_of<int64_t>({1, 1, 3, 3, 3, 2, 5, 7});
+  g.weight.kernel_w = r.chance(0.8) ? g.weight.kernel_h : r.between(1, 7);
+  g.batch = r.between(1, 3);
+  g.stride_h = r.one_of<int64_t>({1, 1, 2, 3});
+  g.stride_w = r.chance(0.8) ? g.stride_h : r.between(1, 5);
+  g.pad_h = r.between(0, 3);
+  g.pad_w = r.chance(0.8) ? g.pad_h : r.between(0, 3);
+  g.dilation_h = r.one_of<int64_t>({1, 1, 1, 2, 9});
+  g.dilation_w = r.chance(0.8) ? g.dilation_h : r.between(1, 20);
+  const int64_t reach_h = g.dilation_h * (g.weight.kernel_h - 1) + 1;
+  const int64_t reach_w = g.dilation_w * (g.weight.kernel_w - 1) + 1;
+  g.in_h = std::max<int64_t>(1, reach_h - 2 * g.pad_h) + (r.chance(0.2) ? 0 : r.between(0, 24));
+  g.in_w = std::max<int64_t>(1, reach_w - 2 * g.pad_w) + (r.chance(0.2) ? 0 : r.between(0, 40));
+
+  const int64_t c = g.in_channels(), hw = g.in_h * g.in_w, pixels = g.out_h() * g.out_w(),
+                oc = g.out_channels();
+  p->input = r.normals(g.batch * c * hw);
+  p->operands.input.data = p->input.data();
+  if (r.chance(0.6)) {
+    p->operands.input = {p->input.data(), {c * hw, hw, g.in_w, 1}};
+  } else if (r.chance(0.7)) {  // channels_last
+    p->operands.input = {p->input.data(), {c * hw, 1, c * g.in_w, c}};
+  } else {  // transposed and batch-expanded
+    p->operands.input = {p->input.data(), {0, hw, 1, g.in_h}};
+  }
+  p->weight = r.weight(g.weight);
+  if (r.chance(0.7)) {
+    p->bias = r.normals(oc);
+    p->operands.bias = p->bias.data();
+  }
+  if (r.chance(0.6)) {
+    p->masked = true;
+    p->mask = r.mask(pixels);
+    if (r.chance(0.7)) {
+      p->fill = r.normals(oc);
+      p->operands.fill = p->fill.data();
+    }
+  }
+  if (r.chance(0.4)) {
+    p->residual = r.normals(p->outputs());
+    p->operands.residual = p->residual.data();
+  }
+  p->operands.activation = r.one_of({Activation::none, Activation::relu, Activation::relu6, Activation::silu,
+                                     Activation::leaky_relu, Activation::hardswish, Activation::sigmoid});
+  return p;
+}
+
+std::string describe(const Conv2dGeometry& g) {
+  const auto s = [](int64_t v) { return std::to_string(v) + " "; };
+  return "batch " + s(g.batch) + "in " + s(g.in_channels()) + s(g.in_h) + s(g.in_w) + "oc " +
+         s(g.out_channels()) + "kernel " + s(g.weight.kernel_h) + s(g.weight.kernel_w) + "groups " +
+         s(g.weight.groups) + "stride " + s(g.stride_h) + s(g.stride_w) + "pad " + s(g.pad_h) + s(g.pad_w) +
+         "dilation " + s(g.dilation_h) + s(g.dilation_w);
+}
+
+void check_close(const std::vector<float>& got, const std::vector<float>& want) {
+  REQUIRE(got.size() == want.size());
+  double worst = 0, scale = 1;
+  for (size_t i = 0; i < got.size(); ++i) {
+    worst = std::isnan(got[i]) ? 1e9 : std::max(worst, static_cast<double>(std::abs(got[i] - want[i])));
+    scale = std::max(scale, static_cast<double>(std::abs(want[i])));
+  }
+  CHECK(worst <= 2e-5 * scale);
+}
+
+}  // namespace
+
+TEST_CASE(
+    "conv2d equals the float64 reference on random problems, packed and plain, for every thread count") {
+  ThreadPool one(1), three(3);
+  Random r(7);
+  for (int i = 0; i < 600; ++i) {
+    auto p = draw(r);
+    CAPTURE(i);
+    CAPTURE(describe(p->g));
+    auto want = poisoned(p->outputs()), first = poisoned(p->outputs()), threaded = first, plain = first;
+    p->operands.output = want.data();
+    conv2d_reference(p->g, p->weight.data(), p->mask_or_null(), p->operands);
+
+    const auto packed = pack_weight(p->weight.data(), p->g.weight);
+    PackedWeight weight;
+    p->operands.output = first.data();
+    conv2d(p->g, weight, packed.data(), packed.size(), p->mask_or_null(), p->operands, one);
+    check_close(first, want);
+    p->operands.output = threaded.data();
+    conv2d(p->g, weight, packed.data(), packed.size(), p->mask_or_null(), p->operands, three);
+    CHECK(first == threaded);  // bit for bit
+    p->operands.output = plain.data();
+    conv2d(p->g, p->weight.data(), p->mask_or_null(), p->operands, three);
+    check_close(plain, want);
+  }
+}
+
+TEST_CASE("zero weights are skipped, not multiplied: an infinite input they meet leaves no NaN") {
+  Conv2dGeometry g;
+  g.in_h = g.in_w = 5;
+  g.weight = {3, 2, 1, 1, 1};
+  const std::vector<float> weight = {1, 0, 2, 0, 3, 0};
+  std::vector<float> input(50, 1.0f);
+  for (size_t i = 25; i < 50; ++i) input[i] = INFINITY;
+  auto out = poisoned(75);
+  Conv2dOperands o;
+  o.input = {input.data(), {50, 25, 5, 1}};
+  o.output = out.data();
+  const auto packed = pack_weight(weight.data(), g.weight);
+  PackedWeight prepared;
+  Serial serial;
+  conv2d(g, prepared, packed.data(), packed.size(), nullptr, o, serial);
+  for (size_t i = 0; i < 75; ++i) CHECK(out[i] == static_cast<float>(i / 25 + 1));
+}
+
+TEST_CASE("NaN in the input reaches the output through every activation") {
+  Serial serial;
+  for (const char* name : {"none", "relu", "relu6", "silu", "leaky_relu", "hardswish", "sigmoid"}) {
+    CAPTURE(name);
+    Conv2dGeometry g;
+    g.in_h = 1;
+    g.in_w = 40;
+    g.weight = {1, 1, 1, 1, 1};
+    const float weight = 1;
+    std::vector<float> input(40, NAN), out(40, 0.0f);
+    Conv2dOperands o;
+    o.input = {input.data(), {40, 40, 40, 1}};
+    o.output = out.data();
+    o.activation = parse_activation(name);
+    conv2d(g, &weight, nullptr, o, serial);
+    for (const float x : out) CHECK(std::isnan(x));
+  }
+}
+
+TEST_CASE("several threads may share one packed weight") {
+  Random r(11);
+  auto p = draw(r);
+  const auto packed = pack_weight(p->weight.data(), p->g.weight);
+  PackedWeight weight;
+  std::vector<std::vector<float>> outs(4, poisoned(p->outputs()));
+  std::vector<std::thread> threads;
+  for (auto& out : outs)
+    threads.emplace_back([&] {
+      Conv2dOperands o = p->operands;
+      o.output = out.data();
+      Serial serial;
+      for (int i = 0; i < 20; ++i)
+        conv2d(p->g, weight, packed.data(), packed.size(), p->mask_or_null(), o, serial);
+    });
+  for (auto& t : threads) t.join();
+  for (const auto& out : outs) CHECK(out == outs[0]);
+}
+
+TEST_CASE("bad geometry and a packed weight of another shape are refused in words") {
+  Conv2dGeometry g;
+  g.in_h = g.in_w = 4;
+  g.weight = {2, 2, 3, 3, 1};
+  const std::vector<float> w(36, 1.0f), input(32, 1.0f);
+  std::vector<float> out(64);
+  Conv2dOperands o;
+  o.input = {input.data(), {32, 16, 4, 1}};
+  o.output = out.data();
+  const auto packed = pack_weight(w.data(), g.weight);
+  PackedWeight weight;
+  Serial serial;
+  const auto message = [&](const Conv2dGeometry& bad) -> std::string {
+    try {
+      conv2d(bad, weight, packed.data(), packed.size(), nullptr, o, serial);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  CHECK(message(g).empty());
+  Conv2dGeometry bad = g;
+  bad.weight = {4, 1, 3, 3, 1};  // as many weights, another shape: also after a first good call
+  CHECK(message(bad).find("packed weight has shape (2, 2, 3, 3)") != std::string::npos);
+  bad = g;
+  bad.in_h = 2;
+  CHECK(message(bad).find("smaller than the kernel") != std::string::npos);
+  bad = g;
+  bad.stride_w = 0;
+  CHECK(message(bad).find("stride (1, 0)") != std::string::npos);
+  CHECK_THROWS_AS(parse_activation("gelu"), Error);
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the processor at hand offers, found at run time. Nothing is assumed at build time beyond the baseline
+// of the architecture (x86-64, ARMv8.0).
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace semisparse {
+
+struct CpuInfo {
+  std::string architecture;           // "x86_64", "aarch64", ...
+  std::string name;                   // as the operating system names it, may be empty
+  std::vector<std::string> features;  // those the kernels look at, e.g. {"avx2", "fma", "avx512f"}
+  size_t l1_bytes = 0;                // data cache of one core
+  size_t l2_bytes = 0;
+};
+
+const CpuInfo& cpu_info();
+bool cpu_has(const char* feature);
+
+}  // namespace semisparse

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes one instruction set's RowRunKernels out of its Vec. Included once by each <isa>.cc.
+#pragma once
+
+#include "core/row_run/micro_kernel.h"
+#include "core/row_run/pack_panel.h"
+#include "core/row_run/row_run.h"
+#include "core/row_run/store_panel.h"
+
+#define SEMISPARSE_ROW_RUN(isa_, tile_, supported_)                     \
+  namespace semisparse {                                                \
+  extern const RowRunKernels row_run_##isa_;                            \
+  const RowRunKernels row_run_##isa_ = {#isa_,                          \
+                                        "row_run_f32_" tile_ "_" #isa_, \
+                                        isa_::Vec::lanes,               \
+                                        isa_::Vec::max_vectors,         \
+                                        supported_,                     \
+                                        gemm<isa_::Vec>,                \
+                                        pack_panel<isa_::Vec>,          \
+                                        store_panel<isa_::Vec>};        \
+  }

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// The micro-kernel: 4 filters x V vectors of sums in registers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/row_run/row_run.h"
+
+// GCC keeps an array of vectors in registers only if every loop over it is unrolled before register
+// allocation.
+#define SEMISPARSE_UNROLL _Pragma("GCC unroll 16")
+
+namespace semisparse {
+
+template <class S, int V>
+struct MicroKernel {
+  using Reg = typename S::Reg;
+
+  // One run: rows used by exactly the filters in bit set Subset.
+  template <int Subset>
+  static SEMISPARSE_INLINE void run(Reg (&acc)[kBlockFilters][V], const char* panel, size_t row_bytes,
+                                    const uint16_t*& rows, const float*& weights, unsigned count) {
+    constexpr int n0 = Subset & 1, n1 = n0 + (Subset >> 1 & 1), n2 = n1 + (Subset >> 2 & 1);
+    constexpr int used = n2 + (Subset >> 3 & 1);
+    const uint16_t* const end = rows + count;
+    for (; rows != end; ++rows, weights += used) {
+      const float* row = reinterpret_cast<const float*>(panel + *rows * row_bytes);
+      const auto w = S::weights(weights);
+      Reg b[V];
+      SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) b[v] = S::load(row + v * S::lanes);
+      if constexpr (Subset & 1)
+        SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[0][v] =
+            S::template fma_weight<0>(acc[0][v], b[v], w);
+      if constexpr (Subset & 2)
+        SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[1][v] =
+            S::template fma_weight<n0>(acc[1][v], b[v], w);
+      if constexpr (Subset & 4)
+        SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[2][v] =
+            S::template fma_weight<n1>(acc[2][v], b[v], w);
+      if constexpr (Subset & 8)
+        SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[3][v] =
+            S::template fma_weight<n2>(acc[3][v], b[v], w);
+    }
+  }
+
+  static __attribute__((noinline)) void block(const float* panel_floats, size_t row_bytes,
+                                              const RunBlock& runs, const float* init, float* sums,
+                                              size_t stride) {
+    Reg acc[kBlockFilters][V];
+    if (init != nullptr) {
+      SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) {
+        const Reg value = S::set1(init[f]);
+        SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[f][v] = value;
+      }
+    } else {
+      SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) SEMISPARSE_UNROLL for (int v = 0; v < V; ++v)
+          acc[f][v] = S::load(sums + f * stride + v * S::lanes);
+    }
+    const char* panel = reinterpret_cast<const char*>(panel_floats);
+    const uint16_t* rows = runs.rows;
+    const float* w = runs.weights;
+    const uint16_t* n = runs.counts;
+    run<15>(acc, panel, row_bytes, rows, w, n[15]);
+    if (n[0] != 0) {  // dense weights and patterns shared by 4 filters have no other run
+      run<7>(acc, panel, row_bytes, rows, w, n[7]);
+      run<11>(acc, panel, row_bytes, rows, w, n[11]);
+      run<13>(acc, panel, row_bytes, rows, w, n[13]);
+      run<14>(acc, panel, row_bytes, rows, w, n[14]);
+      run<3>(acc, panel, row_bytes, rows, w, n[3]);
+      run<5>(acc, panel, row_bytes, rows, w, n[5]);
+      run<9>(acc, panel, row_bytes, rows, w, n[9]);
+      run<6>(acc, panel, row_bytes, rows, w, n[6]);
+      run<10>(acc, panel, row_bytes, rows, w, n[10]);
+      run<12>(acc, panel, row_bytes, rows, w, n[12]);
+      run<1>(acc, panel, row_bytes, rows, w, n[1]);
+      run<2>(acc, panel, row_bytes, rows, w, n[2]);
+      run<4>(acc, panel, row_bytes, rows, w, n[4]);
+      run<8>(acc, panel, row_bytes, rows, w, n[8]);
+    }
+    SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) SEMISPARSE_UNROLL for (int v = 0; v < V; ++v)
+        S::store(sums + f * stride + v * S::lanes, acc[f][v]);
+  }
+};
+
+template <class S, int V = S::max_vectors>
+void gemm(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
+          float* acc, size_t acc_stride) {
+  if (vectors == V) return MicroKernel<S, V>::block(panel, row_bytes, block, init, acc, acc_stride);
+  if constexpr (V > 1) return gemm<S, V - 1>(vectors, panel, row_bytes, block, init, acc, acc_stride);
+}
+
+}  // namespace semisparse

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sparse GEMM under everything, and the two copies around it.
+//
+// Columns (output pixels) lie along the vectors. A *panel* of up to max_vectors vectors of kept columns is
+// packed for a chunk of im2col rows, so that it stays in the L1 cache. Filters go in blocks of 4. Inside a
+// block and a chunk the rows are sorted by which of the 4 filters use them (15 non-empty subsets): a *run* is
+// the list of rows of one subset and has an inner loop with fixed registers, no branch and no zero
+// multiplied. Patterns, connectivity, blocks, unstructured and dense weights are the same kernel with
+// different run lengths (PatDNN's filter-kernel reorder and load redundancy elimination, ASPLOS'20
+// sections 5.2-5.4, with the column skipping of arXiv:2309.06626).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/columns/column_plan.h"
+#include "core/conv2d/conv2d.h"
+
+namespace semisparse {
+
+constexpr int kBlockFilters = 4;
+
+// The runs of one block of filters in one chunk. counts[s]: rows used by exactly the filters in bit set s;
+// the runs follow each other in the order of run_order() in `rows` (numbers of panel rows) and `weights` (one
+// for each filter of the subset). counts[0] is 1 if there is a run besides that of all four filters.
+struct RunBlock {
+  const uint16_t* rows = nullptr;
+  const float* weights = nullptr;
+  uint16_t counts[16] = {};
+};
+
+// All four filters first, then three, two, one.
+inline const uint8_t* run_order() {
+  static const uint8_t order[15] = {15, 7, 11, 13, 14, 3, 5, 9, 6, 10, 12, 1, 2, 4, 8};
+  return order;
+}
+
+// im2col of one chunk into a panel.
+struct PackArgs {
+  const float* const* channels;  // start of each channel's (padded) plane
+  int channel_count;
+  const ColumnPlan* plan;
+  const Panel* panel;
+  int kernel_h, kernel_w;
+  int32_t tap_y, tap_x;  // input offsets between neighbouring taps
+  float* out;            // row (channel * kernel_h + ky) * kernel_w + kx, `panel->vectors` vectors a row
+};
+
+struct StoreArgs {
+  const float* acc;  // one filter's sums over the panel's columns
+  const ColumnPlan* plan;
+  const Panel* panel;
+  float fill;
+  const float* residual;  // this filter's output plane, or null
+  float* output;          // this filter's output plane
+  Activation activation;
+};
+
+// One instruction set's kernels. Stateless; allocate nothing; start no thread.
+struct RowRunKernels {
+  const char* isa;
+  const char* name;
+  int lanes;
+  int max_vectors;
+  bool (*supported)();
+  // Adds one chunk of one block to `acc` (4 filters, `acc_stride` floats apart). The panel is `vectors` wide;
+  // `row_bytes` lie between its rows. init: sums start from these 4 values instead of from acc, or null.
+  void (*gemm)(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
+               float* acc, size_t acc_stride);
+  void (*pack)(const PackArgs& args);
+  void (*store)(const StoreArgs& args);
+};
+
+// Every kernel set compiled into this library, best first.
+const std::vector<const RowRunKernels*>& row_run_kernels();
+
+// The best one that this machine supports, or the one named by SEMISPARSE_ISA.
+const RowRunKernels& selected_kernels();
+
+}  // namespace semisparse

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// 16 lanes, AVX-512 F/VL/BW/DQ. See vec_scalar.h for what each name means.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define SEMISPARSE_INLINE inline __attribute__((always_inline))
+
+namespace semisparse::avx512 {
+
+struct Vec {
+  static constexpr int lanes = 16;
+  static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 weight = 31 of 32 registers
+  using Reg = __m512;
+  using Index = __m512i;
+  using Mask = __mmask16;
+
+  static SEMISPARSE_INLINE Reg load(const float* p) { return _mm512_load_ps(p); }
+  static SEMISPARSE_INLINE Reg loadu(const float* p) { return _mm512_loadu_ps(p); }
+  static SEMISPARSE_INLINE void store(float* p, Reg r) { _mm512_store_ps(p, r); }
+  static SEMISPARSE_INLINE void storeu(float* p, Reg r) { _mm512_storeu_ps(p, r); }
+  static SEMISPARSE_INLINE Reg load_n(const float* p, int n) {
+    return _mm512_maskz_loadu_ps(static_cast<Mask>((1u << n) - 1), p);
+  }
+  static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) {
+    _mm512_mask_storeu_ps(p, static_cast<Mask>((1u << n) - 1), r);
+  }
+  static SEMISPARSE_INLINE Reg set1(float x) { return _mm512_set1_ps(x); }
+  static SEMISPARSE_INLINE Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static SEMISPARSE_INLINE Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+  static SEMISPARSE_INLINE Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+  static SEMISPARSE_INLINE Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
+  static SEMISPARSE_INLINE Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  static SEMISPARSE_INLINE Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT); }
+  static SEMISPARSE_INLINE Reg pow2(Reg n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+
+  static SEMISPARSE_INLINE Index index(const int32_t* p, int32_t add) {
+    return _mm512_add_epi32(_mm512_loadu_si512(p), _mm512_set1_epi32(add));
+  }
+  static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) { return _mm512_permutex2var_ps(a, i, b); }
+  static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return _mm512_permutexvar_ps(i, a); }
+
+  static SEMISPARSE_INLINE Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }
+  static SEMISPARSE_INLINE Reg select(Mask m, Reg yes, Reg no) { return _mm512_mask_blend_ps(m, no, yes); }
+
+  struct Weights {
+    const float* p;
+  };
+  static SEMISPARSE_INLINE Weights weights(const float* p) { return {p}; }
+  template <int I>
+  static SEMISPARSE_INLINE Reg fma_weight(Reg acc, Reg b, Weights w) {
+    return _mm512_fmadd_ps(_mm512_set1_ps(w.p[I]), b, acc);
+  }
+};
+
+}  // namespace semisparse::avx512

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// 4 lanes, ARMv8.0 Advanced SIMD (every 64-bit ARM core). See vec_scalar.h for what each name means.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+#include <cstring>
+
+#define SEMISPARSE_INLINE inline __attribute__((always_inline))
+
+namespace semisparse::neon {
+
+struct Vec {
+  static constexpr int lanes = 4;
+  static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 of weights = 31 of 32 registers
+  using Reg = float32x4_t;
+  using Index = uint8x16_t;  // byte numbers, four for each lane: what TBL wants
+  using Mask = uint32x4_t;
+
+  static SEMISPARSE_INLINE Reg load(const float* p) { return vld1q_f32(p); }
+  static SEMISPARSE_INLINE Reg loadu(const float* p) { return vld1q_f32(p); }
+  static SEMISPARSE_INLINE void store(float* p, Reg r) { vst1q_f32(p, r); }
+  static SEMISPARSE_INLINE void storeu(float* p, Reg r) { vst1q_f32(p, r); }
+  static SEMISPARSE_INLINE Reg load_n(const float* p, int n) {
+    float t[4] = {0, 0, 0, 0};
+    std::memcpy(t, p, sizeof(float) * static_cast<size_t>(n));
+    return vld1q_f32(t);
+  }
+  static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) {
+    float t[4];
+    vst1q_f32(t, r);
+    std::memcpy(p, t, sizeof(float) * static_cast<size_t>(n));
+  }
+  static SEMISPARSE_INLINE Reg set1(float x) { return vdupq_n_f32(x); }
+  static SEMISPARSE_INLINE Reg add(Reg a, Reg b) { return vaddq_f32(a, b); }
+  static SEMISPARSE_INLINE Reg sub(Reg a, Reg b) { return vsubq_f32(a, b); }
+  static SEMISPARSE_INLINE Reg mul(Reg a, Reg b) { return vmulq_f32(a, b); }
+  static SEMISPARSE_INLINE Reg div(Reg a, Reg b) { return vdivq_f32(a, b); }
+  static SEMISPARSE_INLINE Reg fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
+  static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+  static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+  static SEMISPARSE_INLINE Reg round(Reg a) { return vrndnq_f32(a); }
+  static SEMISPARSE_INLINE Reg pow2(Reg n) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
+  }
+
+  static SEMISPARSE_INLINE Index index(const int32_t* p, int32_t add) {
+    const uint32x4_t lane = vreinterpretq_u32_s32(vaddq_s32(vld1q_s32(p), vdupq_n_s32(add)));
+    return vreinterpretq_u8_u32(vmlaq_u32(vdupq_n_u32(0x03020100u), lane, vdupq_n_u32(0x04040404u)));
+  }
+  static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) {
+    return vreinterpretq_f32_u8(vqtbl2q_u8({{vreinterpretq_u8_f32(a), vreinterpretq_u8_f32(b)}}, i));
+  }
+  static SEMISPARSE_INLINE Reg permute(Reg a, Index i) {
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), i));
+  }
+
+  static SEMISPARSE_INLINE Mask mask(uint32_t bits) {
+    const uint32_t bit[4] = {1, 2, 4, 8};
+    return vtstq_u32(vdupq_n_u32(bits), vld1q_u32(bit));
+  }
+  static SEMISPARSE_INLINE Reg select(Mask m, Reg yes, Reg no) { return vbslq_f32(m, yes, no); }
+
+  using Weights = float32x4_t;
+  static SEMISPARSE_INLINE Weights weights(const float* p) { return vld1q_f32(p); }
+  template <int I>
+  static SEMISPARSE_INLINE Reg fma_weight(Reg acc, Reg b, Weights w) {
+    return vfmaq_laneq_f32(acc, b, w, I);
+  }
+};
+
+}  // namespace semisparse::neon

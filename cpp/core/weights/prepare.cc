@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/weights/prepare.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/base/error.h"
+#include "core/weights/decode.h"
+
+namespace semisparse {
+namespace {
+
+// One group's filters spread out for sorting: which of a block's 4 filters use a row, and with which weights.
+struct GroupTable {
+  size_t rows = 0;                          // channels * taps
+  std::vector<std::vector<uint8_t>> users;  // [block][row], bit f: filter f of the block
+  std::vector<std::vector<float>> weights;  // [block][row * 4 + f]
+
+  void reset(size_t blocks, size_t row_count) {
+    rows = row_count;
+    users.assign(blocks, {});
+    weights.assign(blocks, {});
+  }
+  void add(size_t position, size_t row, float w) {
+    const size_t block = position / kBlockFilters, f = position % kBlockFilters;
+    if (users[block].empty()) {
+      users[block].assign(rows, 0);
+      weights[block].assign(rows * kBlockFilters, 0.0f);
+    }
+    users[block][row] = static_cast<uint8_t>(users[block][row] | 1u << f);
+    weights[block][row * kBlockFilters + f] = w;
+  }
+};
+
+// Appends one group, table -> chunks of sorted runs.
+void append_group(const GroupTable& table, size_t taps, int chunk_channels, PreparedWeight::Group group,
+                  PreparedWeight* out) {
+  const size_t blocks = table.users.size();
+  const size_t all_channels = table.rows / taps;
+  for (size_t c = 0; c < all_channels; ++c) {
+    bool used = false;
+    for (size_t b = 0; b < blocks && !used; ++b)
+      if (!table.users[b].empty())
+        for (size_t t = 0; t < taps && !used; ++t) used = table.users[b][c * taps + t] != 0;
+    if (used) group.channels.push_back(static_cast<int32_t>(c));
+  }
+  // Chunks of nearly equal size.
+  const int32_t used = static_cast<int32_t>(group.channels.size());
+  const int32_t chunks = (used + chunk_channels - 1) / chunk_channels;
+  for (int32_t i = 0, first = 0; i < chunks; ++i) {
+    PreparedWeight::Chunk chunk;
+    chunk.first_channel = first;
+    chunk.channels = (used - first) / (chunks - i);
+    chunk.first_block = out->blocks.size();
+    first += chunk.channels;
+    for (size_t b = 0; b < blocks; ++b) {
+      RunBlock runs;
+      if (!table.users[b].empty()) {
+        std::vector<std::pair<uint16_t, uint32_t>> sorted[16];  // panel row, table row
+        for (int32_t c = 0; c < chunk.channels; ++c) {
+          const size_t row =
+              static_cast<size_t>(group.channels[static_cast<size_t>(chunk.first_channel + c)]) * taps;
+          for (size_t t = 0; t < taps; ++t)
+            if (const uint8_t s = table.users[b][row + t])
+              sorted[s].push_back(
+                  {static_cast<uint16_t>(static_cast<size_t>(c) * taps + t), static_cast<uint32_t>(row + t)});
+        }
+        for (int i = 0; i < 15; ++i) {
+          const uint8_t subset = run_order()[i];
+          runs.counts[subset] = static_cast<uint16_t>(sorted[subset].size());
+          if (subset != 15 && !sorted[subset].empty()) runs.counts[0] = 1;
+          for (const auto& entry : sorted[subset]) {
+            out->rows.push_back(entry.first);
+            for (int f = 0; f < kBlockFilters; ++f)
+              if (subset >> f & 1) out->weights.push_back(table.weights[b][entry.second * kBlockFilters + f]);
+          }
+        }
+      }
+      out->blocks.push_back(runs);
+    }
+    group.chunks.push_back(chunk);
+  }
+  out->groups.push_back(std::move(group));
+}
+
+// The kernels may read 4 weights where fewer are used.
+void finish(PreparedWeight* out) {
+  out->weights.insert(out->weights.end(), kBlockFilters, 0.0f);
+  out->rows.shrink_to_fit();
+  out->weights.shrink_to_fit();
+  size_t row = 0, weight = 0;
+  for (RunBlock& block : out->blocks) {
+    block.rows = out->rows.data() + row;
+    block.weights = out->weights.data() + weight;
+    for (int s = 1; s < 16; ++s) {
+      row += block.counts[s];
+      weight += static_cast<size_t>(block.counts[s]) * static_cast<size_t>(__builtin_popcount(s));
+    }
+  }
+}
+
+PreparedWeight::Group start_group(const WeightShape& shape, int64_t g) {
+  PreparedWeight::Group group;
+  group.filters = static_cast<int32_t>(shape.out_channels / shape.groups);
+  group.first_position = static_cast<int32_t>(g) * group.filters;
+  group.blocks = (group.filters + kBlockFilters - 1) / kBlockFilters;
+  return group;
+}
+
+void check_chunk(const WeightShape& shape, int chunk_channels) {
+  check(chunk_channels >= 1 && chunk_channels * shape.taps() <= 65535, "chunk of ", chunk_channels,
+        " channels of ", shape.taps(), " taps: a chunk has 1 to 65535 rows.");
+}
+
+}  // namespace
+
+std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels) {
+  const PayloadView view = checked_payload(bytes, size);
+  auto out = std::make_shared<PreparedWeight>();
+  out->shape = header_shape(view.header);
+  const WeightShape& shape = out->shape;
+  check_chunk(shape, chunk_channels);
+  for (const uint32_t filter : stored_order(view)) out->filters.push_back(static_cast<int32_t>(filter));
+
+  // Positions come in order, so one group's table at a time is enough.
+  struct Fill final : KernelVisitor {
+    PreparedWeight* out;
+    int chunk_channels;
+    size_t taps;
+    int64_t group = -1;
+    GroupTable table;
+    void advance(int64_t to) {
+      while (group < to) {
+        if (group >= 0) append_group(table, taps, chunk_channels, start_group(out->shape, group), out);
+        if (++group < out->shape.groups) {
+          const auto next = start_group(out->shape, group);
+          table.reset(static_cast<size_t>(next.blocks),
+                      static_cast<size_t>(out->shape.in_channels_per_group) * taps);
+        }
+      }
+    }
+    void kernel(int64_t, int64_t position, int64_t channel, const uint16_t* tap, int count,
+                const float* w) override {
+      const int64_t per_group = out->shape.out_channels / out->shape.groups;
+      advance(position / per_group);
+      for (int i = 0; i < count; ++i)
+        if (w[i] != 0.0f)  // -0.0 is stored, but adds nothing
+          table.add(static_cast<size_t>(position % per_group), static_cast<size_t>(channel) * taps + tap[i],
+                    w[i]);
+    }
+  } fill;
+  fill.out = out.get();
+  fill.chunk_channels = chunk_channels;
+  fill.taps = static_cast<size_t>(shape.taps());
+  fill.advance(0);
+  visit_kernels(view, fill);
+  fill.advance(shape.groups);
+  finish(out.get());
+  return out;
+}
+
+std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const WeightShape& shape,
+                                                    int chunk_channels) {
+  shape.validate();
+  check_chunk(shape, chunk_channels);
+  auto out = std::make_shared<PreparedWeight>();
+  out->shape = shape;
+  for (int64_t f = 0; f < shape.out_channels; ++f) out->filters.push_back(static_cast<int32_t>(f));
+  // Every row is used by every filter of its block: no sorting, just the interleaving of 4 filters.
+  const size_t taps = static_cast<size_t>(shape.taps());
+  const size_t filter_size = static_cast<size_t>(shape.in_channels_per_group) * taps;
+  out->weights.resize(static_cast<size_t>(shape.elements()));
+  size_t at = 0;
+  for (int64_t g = 0; g < shape.groups; ++g) {
+    PreparedWeight::Group group = start_group(shape, g);
+    for (int64_t c = 0; c < shape.in_channels_per_group; ++c)
+      group.channels.push_back(static_cast<int32_t>(c));
+    const int32_t channels = static_cast<int32_t>(shape.in_channels_per_group);
+    const int32_t chunks = (channels + chunk_channels - 1) / chunk_channels;
+    for (int32_t i = 0, first = 0; i < chunks; ++i) {
+      PreparedWeight::Chunk chunk;
+      chunk.first_channel = first;
+      chunk.channels = (channels - first) / (chunks - i);
+      chunk.first_block = out->blocks.size();
+      const size_t begin = static_cast<size_t>(first) * taps,
+                   rows = static_cast<size_t>(chunk.channels) * taps;
+      first += chunk.channels;
+      for (int32_t b = 0; b < group.blocks; ++b) {
+        const int width = std::min(kBlockFilters, group.filters - b * kBlockFilters);
+        RunBlock runs;
+        runs.counts[(1 << width) - 1] = static_cast<uint16_t>(rows);
+        runs.counts[0] = width != kBlockFilters;
+        out->blocks.push_back(runs);
+        const float* from =
+            weight + static_cast<size_t>(group.first_position + b * kBlockFilters) * filter_size + begin;
+        float* to = out->weights.data() + at;
+        for (size_t r = 0; r < rows; ++r)
+          for (int f = 0; f < width; ++f) *to++ = from[static_cast<size_t>(f) * filter_size + r];
+        at += rows * static_cast<size_t>(width);
+        for (size_t r = 0; r < rows; ++r) out->rows.push_back(static_cast<uint16_t>(r));
+      }
+      group.chunks.push_back(chunk);
+    }
+    out->groups.push_back(std::move(group));
+  }
+  finish(out.get());
+  return out;
+}
+
+}  // namespace semisparse

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights in the order in which the row-run kernels read them: for every group, chunk of channels and block
+// of 4 filters the runs of rows with the same subset of filters. Built once from the portable format; not
+// stored.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/row_run/row_run.h"
+#include "core/weights/packed.h"
+
+namespace semisparse {
+
+struct PreparedWeight {
+  struct Chunk {
+    int32_t first_channel = 0;  // in Group::channels
+    int32_t channels = 0;
+    size_t first_block = 0;  // in PreparedWeight::blocks; Group::blocks of them
+  };
+  struct Group {
+    std::vector<int32_t> channels;  // input channels of the group with any weight, increasing
+    std::vector<Chunk> chunks;
+    int32_t first_position = 0;  // in PreparedWeight::filters
+    int32_t filters = 0, blocks = 0;
+  };
+
+  WeightShape shape;
+  std::vector<int32_t> filters;  // output channel at each position, group by group
+  std::vector<Group> groups;
+  std::vector<RunBlock> blocks;  // pointers into rows and weights
+  std::vector<uint16_t> rows;
+  std::vector<float> weights;
+
+  size_t bytes() const {
+    return rows.size() * sizeof(uint16_t) + weights.size() * sizeof(float) + blocks.size() * sizeof(RunBlock);
+  }
+};
+
+// `chunk_channels`: channels (with all their taps) in a chunk, at least 1.
+std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels);
+std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const WeightShape& shape,
+                                                    int chunk_channels);
+
+}  // namespace semisparse
