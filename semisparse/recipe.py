@@ -1,0 +1,367 @@
+"""Recipes: what sparsity training arranges, layer by layer, as data that round-trips to YAML.
+
+A recipe maps layers to settings::
+
+    _default:                       # every convolution that _skip does not exclude
+      columns: {ratio: 0.2, granularity: pixel, criterion: saliency, begin: 0.1, end: 0.6}
+    _skip: [1x1, stem, depthwise]   # the default; also layer names and re: expressions
+    layer4.1.conv2:                 # one layer by its name in model.named_modules()
+      columns: {ratio: 0.1}
+    "re:layer1\\\\..*":               # every layer whose whole name matches
+      columns: {ratio: 0.4}
+
+An entry changes the fields that it names and inherits the others: `_default`, then the `re:` entries in the
+order of the file, then the entry with the layer's own name. A layer that an entry names by its own name is
+not skipped. Ratios are always the fraction removed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from semisparse._files import replace_atomically
+
+SCHEMES = ("dense", "pattern", "block_punched", "block", "structured", "unstructured")
+TRAINED_SCHEMES = ("dense",)
+GRANULARITIES = ("pixel", "run4", "run8", "run16", "tile4x4")
+CRITERIA = ("saliency", "coherent_random", "random")
+SKIP_RULES = ("1x1", "stem", "depthwise")
+REGEX = "re:"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Column sparsity of one convolution: output pixels that are not computed, shared by channels and batch.
+
+    Attributes:
+        ratio: fraction of the columns removed in the end, in [0, 1).
+        granularity: what is removed together: `pixel`; `run4`, `run8`, `run16` (aligned runs of consecutive
+            columns, row-major, as they lie in the im2col matrix); `tile4x4` (aligned squares of output
+            pixels).
+        criterion: `saliency` (learned), `coherent_random` (Grimaldi et al. 2023) or `random`.
+        begin, end: when removal starts and when masks freeze, as fractions of the training steps.
+        initial: fraction removed at `begin`.
+        every: optimiser steps between two selections of the mask; None leaves it to the criterion.
+        round_to: the kept count is rounded to a multiple of this many columns (lanes x vectors of the
+            target's register tile), so that no panel of the GEMM is left partly empty.
+    """
+
+    ratio: float = 0.0
+    granularity: str = "pixel"
+    criterion: str = "saliency"
+    begin: float = 0.1
+    end: float = 0.6
+    initial: float = 0.0
+    every: int | None = None
+    round_to: int = 1
+
+
+@dataclass(frozen=True)
+class LayerRecipe:
+    """Settings of one layer. `columns` concerns its output pixels, everything else its weights."""
+
+    scheme: str = "dense"
+    ratio: float = 0.0
+    patterns: int = 8
+    entries: int = 4
+    connectivity: float = 0.0
+    group: int = 1
+    block: tuple[int, int] = (8, 4)
+    columns: Columns = field(default_factory=Columns)
+
+
+class Recipe:
+    """Settings for the layers of a model; equal recipes are ==.
+
+    Args:
+        entries: `_default`, `_skip`, layer names and `re:` expressions to settings, as in the YAML form.
+
+    Raises:
+        ValueError: an unknown field or word, or a value out of range; names the layer, the value, the remedy.
+    """
+
+    def __init__(self, entries: Mapping[str, Any] | None = None):
+        entries = {} if entries is None else entries
+        if not isinstance(entries, Mapping):
+            raise ValueError(f"a recipe maps layer names to settings, but this is a {type(entries).__name__}")
+        entries = dict(entries)
+        skip = entries.pop("_skip", list(SKIP_RULES))
+        if not isinstance(skip, (list, tuple)) or not all(isinstance(item, str) for item in skip):
+            raise ValueError(
+                f"_skip is {skip!r}, expected a list of {', '.join(SKIP_RULES)}, layer names or re: "
+                "expressions"
+            )
+        self.skip: tuple[str, ...] = tuple(skip)
+        self._entries: dict[str, dict] = {}
+        for name, settings in entries.items():
+            if not isinstance(name, str):
+                raise ValueError(f"the layer name {name!r} is not text; quote it")
+            if name.startswith("_") and name != "_default":
+                raise ValueError(
+                    f"{name!r} is not part of a recipe; expected _default, _skip, layer names or re: "
+                    "expressions"
+                )
+            self._entries[name] = _plain(name, settings)
+        for name in (*self._entries, *self.skip):
+            if name.startswith(REGEX):
+                try:
+                    re.compile(name[len(REGEX) :])
+                except re.error as error:
+                    raise ValueError(f"{name!r} is not a valid regular expression: {error}") from error
+        for name in self._entries:  # every entry must make sense on top of the defaults
+            _layer_recipe(name, _merge(self._entries.get("_default", {}), self._entries[name]))
+
+    # -- lookup ---------------------------------------------------------------------------------------------
+    def layer(self, name: str) -> LayerRecipe:
+        """The settings of the layer called `name`, inheritance resolved, skip rules not applied."""
+        settings = self._entries.get("_default", {})
+        for pattern, override in self._entries.items():
+            if pattern.startswith(REGEX) and re.fullmatch(pattern[len(REGEX) :], name):
+                settings = _merge(settings, override)
+        return _layer_recipe(name, _merge(settings, self._entries.get(name, {})))
+
+    def resolve(self, model: nn.Module) -> dict[str, LayerRecipe]:
+        """The settings of every Conv2d and Linear of `model` that the recipe makes sparse, in model order.
+
+        Raises ValueError if an entry matches no layer, or asks of a layer what it cannot have.
+        """
+        layers = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear))
+        }
+        for name in (*self._entries, *(item for item in self.skip if item not in SKIP_RULES)):
+            self._check_exists(name, layers)
+        stem = next((name for name, module in layers.items() if isinstance(module, nn.Conv2d)), None)
+        resolved = {}
+        for name, module in layers.items():
+            settings = self.layer(name)
+            if name not in self._entries and self._skipped(name, module, name == stem):
+                continue
+            if isinstance(module, nn.Linear):
+                if name in self._entries and settings.columns.ratio > 0 and "columns" in self._entries[name]:
+                    raise ValueError(
+                        f"{name}: columns are output pixels, which a linear layer does not have; remove "
+                        "the entry"
+                    )
+                settings = dataclasses.replace(settings, columns=Columns())
+            self._check_layer(name, module, settings)
+            if settings.columns.ratio > 0 or settings.scheme != "dense":
+                resolved[name] = settings
+        return resolved
+
+    def _skipped(self, name: str, module: nn.Module, stem: bool) -> bool:
+        if isinstance(module, nn.Conv2d):
+            if "1x1" in self.skip and module.kernel_size == (1, 1):
+                return True
+            if "depthwise" in self.skip and module.groups > 1 and module.groups == module.in_channels:
+                return True
+            if "stem" in self.skip and stem:
+                return True
+        return any(
+            item == name or (item.startswith(REGEX) and re.fullmatch(item[len(REGEX) :], name))
+            for item in self.skip
+        )
+
+    def _check_exists(self, name: str, layers: Mapping[str, nn.Module]) -> None:
+        if name == "_default" or name in layers:
+            return
+        known = ", ".join(list(layers)[:6]) + (", ..." if len(layers) > 6 else "")
+        if not name.startswith(REGEX):
+            raise ValueError(
+                f"the recipe names the layer {name!r}, which the model has not as Conv2d or Linear; its "
+                f"layers are {known}"
+            )
+        if not any(re.fullmatch(name[len(REGEX) :], layer) for layer in layers):
+            raise ValueError(
+                f"the recipe's expression {name!r} matches no layer as a whole; the model's layers are "
+                f"{known}"
+            )
+
+    def _check_layer(self, name: str, module: nn.Module, settings: LayerRecipe) -> None:
+        if settings.scheme == "pattern" and getattr(module, "kernel_size", (1, 1)) == (1, 1):
+            raise ValueError(
+                f"{name}: scheme 'pattern' is for kernels with several entries, and this layer has 1x1; "
+                "use 'block'"
+            )
+        if settings.scheme == "block" and isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            raise ValueError(f"{name}: scheme 'block' is for linear and 1x1 layers; use 'block_punched'")
+        if settings.scheme not in TRAINED_SCHEMES:
+            raise ValueError(
+                f"{name}: training cannot arrange scheme {settings.scheme!r} in this version; "
+                f"use {', '.join(map(repr, TRAINED_SCHEMES))}, with columns for sparsity"
+            )
+
+    # -- data -----------------------------------------------------------------------------------------------
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts, numbers and strings; `Recipe(recipe.to_dict()) == recipe`."""
+        return {
+            **{name: _copy(settings) for name, settings in self._entries.items()},
+            "_skip": list(self.skip),
+        }
+
+    def to_yaml(self) -> str:
+        return _yaml().safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "the recipe") -> Recipe:
+        yaml = _yaml()
+        try:
+            entries = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{source} is not valid YAML: {error}") from error
+        try:
+            return cls(entries)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+
+    def save(self, path: str | os.PathLike) -> None:
+        with replace_atomically(path) as file:
+            file.write(self.to_yaml().encode())
+
+    @classmethod
+    def load(cls, recipe: str | os.PathLike) -> Recipe:
+        """Read a YAML file, or a shipped recipe by its name (`Recipe.shipped()` lists them)."""
+        path = Path(recipe)
+        if path.is_file():
+            return cls.from_yaml(path.read_text(encoding="utf-8"), str(path))
+        name = str(recipe).removesuffix(".yaml")
+        if name in cls.shipped():
+            text = (resources.files("semisparse") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+            return cls.from_yaml(text, name)
+        raise ValueError(
+            f"recipe {str(recipe)!r} is neither a file nor one of the shipped recipes "
+            f"{', '.join(cls.shipped())}"
+        )
+
+    @staticmethod
+    def shipped() -> list[str]:
+        """Names of the recipes that come with the package."""
+        folder = resources.files("semisparse") / "recipes"
+        return sorted(
+            item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Recipe({self.to_dict()!r})"
+
+
+def _yaml():
+    try:
+        import yaml
+    except ImportError as error:
+        raise RuntimeError(
+            "recipes in YAML need PyYAML: pip install pyyaml; or build Recipe({...}) in Python"
+        ) from error
+    return yaml
+
+
+def _copy(value):
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _merge(base: dict, override: dict) -> dict:
+    merged = {**base, **override}
+    if isinstance(base.get("columns"), dict) and isinstance(override.get("columns"), dict):
+        merged["columns"] = {**base["columns"], **override["columns"]}
+    return merged
+
+
+def _plain(name: str, settings: Any) -> dict:
+    """The settings of one entry as plain data; their fields must exist."""
+    if isinstance(settings, LayerRecipe):
+        settings = dataclasses.asdict(settings)
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            f"{name}: the settings are {settings!r}, expected a mapping such as {{columns: {{ratio: 0.2}}}}"
+        )
+    settings = _copy(settings)
+    columns = settings.get("columns")
+    if isinstance(columns, Columns):
+        columns = settings["columns"] = dataclasses.asdict(columns)
+    if columns is None and "columns" in settings:
+        columns = settings["columns"] = {"ratio": 0.0}
+    if columns is not None and not isinstance(columns, dict):
+        raise ValueError(f"{name}: columns is {columns!r}, expected a mapping such as {{ratio: 0.2}}")
+    for given, known, where in ((settings, LayerRecipe, ""), (columns or {}, Columns, "columns.")):
+        fields = [f.name for f in dataclasses.fields(known)]
+        for key in given:
+            if key not in fields:
+                raise ValueError(f"{name}: {where}{key} is unknown; choose among {', '.join(fields)}")
+    return settings
+
+
+def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
+    """Validated settings."""
+    columns = settings.get("columns", {})
+    for key in ("ratio", "begin", "end", "initial"):
+        if key in columns:
+            columns = {**columns, key: _number(f"{name}: columns.{key}", columns[key])}
+    column = Columns(**columns)
+    block = settings.get("block", LayerRecipe.block)
+    if not isinstance(block, (list, tuple)) or len(block) != 2 or not all(_whole(side) for side in block):
+        raise ValueError(f"{name}: block is {block!r}, expected [filters, channels], both at least 1")
+    layer = LayerRecipe(**{**settings, "columns": column, "block": tuple(block)})
+    _choice(f"{name}: scheme", layer.scheme, SCHEMES)
+    _choice(f"{name}: columns.granularity", column.granularity, GRANULARITIES)
+    _choice(f"{name}: columns.criterion", column.criterion, CRITERIA)
+    for key, value in (
+        ("ratio", layer.ratio),
+        ("connectivity", layer.connectivity),
+        ("columns.ratio", column.ratio),
+        ("columns.initial", column.initial),
+    ):
+        if not 0 <= _number(f"{name}: {key}", value) < 1:
+            raise ValueError(f"{name}: {key} is {value}, expected a fraction removed in [0, 1)")
+    if not 0 <= column.begin <= column.end <= 1:
+        raise ValueError(
+            f"{name}: columns.begin {column.begin} and columns.end {column.end} must be fractions of the "
+            "training steps with 0 <= begin <= end <= 1"
+        )
+    if column.initial > column.ratio > 0:
+        raise ValueError(
+            f"{name}: columns.initial {column.initial} is above columns.ratio {column.ratio}; removal "
+            "only grows"
+        )
+    for key, value in (
+        ("patterns", layer.patterns),
+        ("entries", layer.entries),
+        ("group", layer.group),
+        ("columns.round_to", column.round_to),
+        ("columns.every", column.every),
+    ):
+        if not _whole(value) and not (value is None and key == "columns.every"):
+            raise ValueError(f"{name}: {key} is {value!r}, expected a whole number of at least 1")
+    return layer
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _number(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{what} is {value!r}, expected a number")
+    return value
+
+
+def _choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} is {value!r}, expected one of {', '.join(choices)}")

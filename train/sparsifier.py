@@ -1,0 +1,279 @@
+"""The one object that training code talks to: `Sparsifier`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from semisparse.masking import attach_column_mask, column_mask, set_column_mask
+from semisparse.recipe import Recipe
+
+from . import distributed
+from .columns.criteria import RandomCriterion, SaliencyCriterion
+from .columns.granularity import make_mask
+from .columns.schedule import scheduled_ratio
+
+VERSION = 1
+
+
+class Sparsifier:
+    """Arranges the sparsity of `recipe` in `model` while it trains::
+
+        sparsifier = Sparsifier(model, recipe, example_input, total_steps=epochs * len(loader))
+        ...
+        loss = criterion(model(x), y) + sparsifier.penalty()
+        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        sparsifier.step(loss)
+        ...
+        sparsifier.finalize()
+
+    Column masks become buffers of the convolutions (see `semisparse.masking`), so the model can be copied,
+    averaged, pickled and checkpointed as before. Under DistributedDataParallel, construct it on every rank
+    with the bare or the wrapped model; all ranks hold the same masks.
+
+    Args:
+        model: the network to train; masks (all True at first) are attached to its convolutions.
+        recipe: what to arrange. It is checked against the model here, before any training.
+        example_input: a batch (N, C, H, W) of the size to train at: masks belong to this size. One forward
+            pass in eval mode finds the layers' output sizes.
+        total_steps: number of optimiser steps of the whole training, which the recipe's `begin` and `end` are
+            fractions of. Without it there is no schedule: every `step` selects masks at the full ratio, and
+            they freeze in `finalize`.
+        seed: of the random criteria; rank 0's counts.
+
+    Raises ValueError if recipe and model do not fit, or if a layer named in it is not used in the forward
+    pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        example_input: Tensor,
+        *,
+        total_steps: int | None = None,
+        seed: int = 0,
+    ):
+        if not isinstance(recipe, Recipe):
+            raise ValueError(
+                f"recipe is a {type(recipe).__name__}, expected semisparse.Recipe; load one with "
+                "Recipe.load(name)"
+            )
+        if total_steps is not None and total_steps < 1:
+            raise ValueError(f"total_steps is {total_steps}, expected at least 1, or None for no schedule")
+        self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        self.recipe, self.total_steps = recipe, total_steps
+        self.steps = 0
+        layers = recipe.resolve(self.model)
+        self.columns = {name: layer.columns for name, layer in layers.items() if layer.columns.ratio > 0}
+        self._modules = {name: self.model.get_submodule(name) for name in self.columns}
+        self.sizes = output_sizes(self.model, self._modules, example_input)
+        for name, size in self.sizes.items():
+            attach_column_mask(self._modules[name], torch.ones(size, dtype=torch.bool))
+        self.frozen: set[str] = set()
+        self._ratios = dict.fromkeys(self.columns, 0.0)  # what the present masks were made for
+        seeds = distributed.broadcast_(torch.tensor([seed], dtype=torch.int64))
+        self._generator = torch.Generator().manual_seed(int(seeds[0]))
+        self._input_size = tuple(example_input.shape[-2:])
+        self._criteria = {
+            kind: self._make_criterion(kind)
+            for kind in dict.fromkeys(c.criterion for c in self.columns.values())
+        }
+
+    def _make_criterion(self, kind: str):
+        names = self._named(kind)
+        modules, sizes = {n: self._modules[n] for n in names}, {n: self.sizes[n] for n in names}
+        if kind == "saliency":
+            return SaliencyCriterion(modules, sizes)
+        return RandomCriterion(kind == "coherent_random", modules, sizes, self._input_size, self._generator)
+
+    def _named(self, kind: str) -> list[str]:
+        return [name for name, columns in self.columns.items() if columns.criterion == kind]
+
+    # -- training -------------------------------------------------------------------------------------------
+    def penalty(self) -> Tensor:
+        """What to add to the loss: a scalar, 0 where no layer's scheme has a penalty (columns have none)."""
+        parameter = next(self.model.parameters(), None)
+        return torch.zeros((), device=parameter.device if parameter is not None else None)
+
+    def step(self, loss: Tensor | float | None = None) -> None:
+        """Call after every `optimizer.step()`: follows the schedule and sets the masks of the next step.
+
+        `loss` is that of the step just taken. The random criteria keep the mask with the lowest one; without
+        it they freeze the last mask drawn.
+        """
+        self.steps += 1
+        if len(self.frozen) == len(self.columns):
+            return
+        if isinstance(loss, Tensor):
+            loss = loss.detach().item()
+        progress = 1.0 if self.total_steps is None else self.steps / self.total_steps
+        for kind, criterion in self._criteria.items():
+            names = [name for name in self._named(kind) if name not in self.frozen]
+            if not names:
+                continue
+            criterion.observe(loss, masked=any(self._ratios[name] > 0 for name in names))
+            due = [name for name in names if self._due(name, criterion, progress)]
+            ending = [
+                name for name in names if self.total_steps is not None and progress >= self.columns[name].end
+            ]
+            ongoing = [name for name in due if name not in ending]
+            if ongoing:
+                self._select(ongoing, criterion.scores(ongoing, final=False), progress)
+            if ending:
+                self._select(ending, criterion.scores(ending, final=True), progress)
+                self._freeze(ending, criterion)
+
+    def finalize(self) -> None:
+        """Bring every layer to its full ratio, freeze all masks and remove what recorded them. Idempotent."""
+        for kind, criterion in self._criteria.items():
+            names = [name for name in self._named(kind) if name not in self.frozen]
+            if not names:
+                continue
+            if self.total_steps is not None or not all(
+                self._ratios[n] == self.columns[n].ratio for n in names
+            ):
+                self._select(names, criterion.scores(names, final=True), 1.0)
+            self._freeze(names, criterion)
+
+    def _due(self, name: str, criterion, progress: float) -> bool:
+        columns = self.columns[name]
+        if scheduled_ratio(columns, progress) == 0:
+            return False
+        every = columns.every
+        if every is None:
+            every = 1
+            if not criterion.selects_every_step and self.total_steps is not None:
+                every = max(round((columns.end - columns.begin) * self.total_steps / 40), 1)
+        return self.steps % every == 0
+
+    def _select(self, names: list[str], scores: dict[str, Tensor], progress: float) -> None:
+        for name in names:
+            columns = self.columns[name]
+            ratio = scheduled_ratio(columns, progress)
+            set_column_mask(
+                self._modules[name], make_mask(scores[name], ratio, columns.granularity, columns.round_to)
+            )
+            self._ratios[name] = ratio
+
+    def _freeze(self, names: list[str], criterion) -> None:
+        criterion.freeze(names)
+        self.frozen.update(names)
+
+    # -- state ----------------------------------------------------------------------------------------------
+    def masks(self) -> dict[str, Tensor]:
+        """The present masks, bool (OH, OW) on the CPU, by layer."""
+        return {name: column_mask(module).detach().cpu().clone() for name, module in self._modules.items()}
+
+    def apply_to(self, model: nn.Module) -> None:
+        """Copy the present masks to another model of the same architecture, such as an average of it."""
+        for name, mask in self.masks().items():
+            attach_column_mask(model.get_submodule(name), mask)
+
+    def state_dict(self) -> dict:
+        """Everything that a resumed run needs, as tensors and plain values."""
+        return {
+            "version": VERSION,
+            "steps": self.steps,
+            "total_steps": self.total_steps,
+            "recipe": self.recipe.to_dict(),
+            "frozen": sorted(self.frozen),
+            "ratios": dict(self._ratios),
+            "masks": self.masks(),
+            "generator": self._generator.get_state(),
+            "criteria": {kind: criterion.state_dict() for kind, criterion in self._criteria.items()},
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue exactly where `state_dict()` was taken.
+
+        Raises ValueError, before anything is changed, if it belongs to another recipe, model or input size.
+        """
+        if state.get("version") != VERSION:
+            raise ValueError(
+                f"the sparsifier's state has version {state.get('version')!r}, this one reads {VERSION}; "
+                "continue with the version of semisparse that wrote it"
+            )
+        if Recipe(state["recipe"]) != self.recipe:
+            raise ValueError(
+                "the sparsifier's state belongs to another recipe; construct it with the recipe that "
+                "the run began with"
+            )
+        if state["total_steps"] != self.total_steps:
+            raise ValueError(
+                f"the sparsifier's state belongs to a training of {state['total_steps']} steps, this one has "
+                f"{self.total_steps}; give the same total_steps, or start a new run"
+            )
+        sizes = {name: tuple(mask.shape) for name, mask in state["masks"].items()}
+        if sizes != self.sizes:
+            different = next(n for n in {**sizes, **self.sizes} if sizes.get(n) != self.sizes.get(n))
+            raise ValueError(
+                f"the sparsifier's state has for {different!r} a mask of size {sizes.get(different)}, "
+                "this model "
+                f"{self.sizes.get(different)}; use the same model and input size"
+            )
+        self.steps = state["steps"]
+        self._ratios = dict(state["ratios"])
+        self._generator.set_state(state["generator"])
+        for name, mask in state["masks"].items():
+            set_column_mask(self._modules[name], mask)
+        for kind, criterion in self._criteria.items():
+            criterion.load_state_dict(state["criteria"][kind])
+            self._freeze([name for name in self._named(kind) if name in state["frozen"]], criterion)
+
+    # -- report ---------------------------------------------------------------------------------------------
+    def column_ratios(self) -> dict[str, float]:
+        """Fraction of the columns that the present mask removes, by layer."""
+        return {name: 1 - mask.double().mean().item() for name, mask in self.masks().items()}
+
+    def removed(self) -> float:
+        """Fraction removed of all columns of the layers that the recipe makes sparse; 0 if there are none."""
+        masks = list(self.masks().values())
+        return 1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks) if masks else 0.0
+
+    def describe(self) -> str:
+        """One line a layer: output size, ratio, granularity, criterion, schedule."""
+        if not self.columns:
+            return "the recipe makes no layer sparse"
+        width = max(map(len, self.columns))
+        lines = [
+            f"{name:<{width}}  {'x'.join(map(str, self.sizes[name])):>9}  columns {c.ratio:g} "
+            f"{c.granularity} "
+            f"{c.criterion} {c.begin:g}..{c.end:g}"
+            for name, c in self.columns.items()
+        ]
+        return "\n".join(lines)
+
+
+def output_sizes(
+    model: nn.Module, modules: dict[str, nn.Module], example_input: Tensor
+) -> dict[str, tuple[int, int]]:
+    """Output height and width of `modules` in one forward pass (eval mode, no gradient; modes are restored).
+
+    Raises ValueError if the pass fails, or if a module is not used, or is used at several sizes.
+    """
+    seen: dict[str, set[tuple[int, int]]] = {name: set() for name in modules}
+    handles = [
+        module.register_forward_hook(lambda m, i, out, name=name: seen[name].add(tuple(out.shape[-2:])))
+        for name, module in modules.items()
+    ]
+    training = {module: module.training for module in model.modules()}
+    parameter = next(model.parameters(), None)
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(example_input if parameter is None else example_input.to(parameter.device))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model does not run on an example input of shape {tuple(example_input.shape)}: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in training.items():
+            module.training = mode
+    for name, sizes in seen.items():
+        if len(sizes) != 1:
+            what = f"is used at the sizes {sorted(sizes)}" if sizes else "is not used in the forward pass"
+            raise ValueError(f"{name} {what}, so it cannot have one column mask; add it to _skip")
+    return {name: next(iter(sizes)) for name, sizes in seen.items()}
