@@ -4,8 +4,6 @@ Everything heavy is imported when a command runs, so that `semisparse --help` is
 dependencies and typer alone. User mistakes end in one line and exit code 2; `--debug` shows the traceback.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import re
@@ -72,9 +70,13 @@ def _app():
         ),
     ) -> None:
         """Convert a trained checkpoint to a model file for deployment."""
-        from semisparse.train.run import convert_run
+        import semisparse as ss
+        from semisparse.train.run import load_run
 
-        typer.echo(convert_run(run, output))
+        trained = load_run(run)
+        ss.save(ss.convert(trained.model, trained.example()), output)
+        typer.echo(ss.statistics(trained.model))
+        typer.echo(f"wrote {output}")
 
     @train.command("classify", context_settings=_PASS_THROUGH, add_help_option=False)
     def train_classify(context: typer.Context) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import sys
 
 _PACKAGES = ("torch", "numpy", "safetensors", "torchvision", "onnxruntime")
 
@@ -34,16 +33,17 @@ def _version(name: str) -> str:
 
 def _core() -> dict[str, str]:
     try:
-        import semisparse
-
-        return {key: _text(value) for key, value in semisparse.cpu_info().items()}
-    except (ImportError, OSError) as error:
-        return {"compiled core": f"not available: {error}"}
+        from semisparse import runtime
+    except ImportError as error:
+        return {"kernels": f"not available: {error}"}
+    processor = {f"cpu {key}": _text(value) for key, value in runtime.cpu_info().items()}
+    return processor | {"kernels": runtime.kernel_name()}
 
 
 def _torch() -> dict[str, str]:
-    torch = sys.modules.get("torch")
-    if torch is None:
+    try:
+        import torch
+    except ImportError:  # a board without torch
         return {}
     return {
         "torch threads": str(torch.get_num_threads()),
@@ -54,8 +54,4 @@ def _torch() -> dict[str, str]:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(_text, value))
-    return str(value)
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -9,5 +9,7 @@ def pytest_ignore_collect(collection_path, config):
     """Collect `tests/bench` only when the command line names it: its numbers need a quiet machine."""
     if collection_path != BENCH and BENCH not in collection_path.parents:
         return None
-    named = [Path(arg.split("::")[0]).resolve() for arg in config.invocation_params.args if not arg.startswith("-")]
+    named = [
+        Path(arg.split("::")[0]).resolve() for arg in config.invocation_params.args if not arg.startswith("-")
+    ]
     return None if any(path == BENCH or BENCH in path.parents for path in named) else True
