@@ -1,0 +1,253 @@
+"""`ConvertedModel`: the module that runs a converted network with torch."""
+
+from __future__ import annotations
+
+import linecache
+import math
+import operator
+import types
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from semisparse.graph import Graph, Input, Node, Ref, Symbol, TensorRef, references, valid_name
+
+__all__ = ["ConvertedModel"]
+
+_PYTHON = {
+    name: getattr(operator, name) for name in ("getitem", "add", "sub", "mul", "floordiv", "mod", "neg")
+}
+
+
+class ConvertedModel(nn.Module):
+    """An inference network made of `Graph` and constant tensors; what `convert` and `load` return.
+
+    The graph is turned into straight-line Python (`code`) once: a call costs the operator calls and next to
+    nothing else, and torch.compile, torch.export and profilers see plain operators. All tensors are
+    buffers, so `to`, `state_dict` and `copy.deepcopy` work. The module has no training mode.
+
+    Attributes:
+        graph: the network as data.
+        layers: one dict per convolution or linear layer, see `semisparse.convert.layers.LayerRecord`.
+        code: the Python source of the forward pass.
+    """
+
+    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor]):
+        """
+        Args:
+            graph: the network; names refer to `tensors`.
+            tensors: the constant tensors, with the dtype and shape that `graph.tensors` declares.
+
+        Raises:
+            ValueError: a tensor is missing, unexpected, or of another dtype or shape, or a call does not
+            fit its
+                operator's schema.
+        """
+        super().__init__()
+        _check_tensors(graph, tensors)
+        for name in graph.tensors:
+            self.register_buffer(name, tensors[name].detach())
+        self.graph = graph
+        self._build()
+        self.eval()
+
+    @property
+    def layers(self) -> tuple[dict, ...]:
+        return self.graph.layers
+
+    def _build(self) -> None:
+        self.code, constants = _generate(self.graph)
+        # Registered with linecache so that tracebacks and profilers can show the lines.
+        filename = f"<semisparse model {id(self.graph):x}>"
+        linecache.cache[filename] = (len(self.code), None, self.code.splitlines(True), filename)
+        exec(compile(self.code, filename, "exec"), constants)  # names and literals in it were validated
+        # On the instance, with the network's own parameters, so that nn.Module and torch.export call it
+        # directly.
+        self.forward = types.MethodType(constants["forward"], self)
+
+    # The generated function is rebuilt, not copied: pickling and deep-copying carry data only.
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key not in ("forward", "code")}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._build()
+
+    def extra_repr(self) -> str:
+        sparse = sum(layer["packed"] for layer in self.layers if layer["kind"] == "conv2d")
+        total = sum(layer["kind"] == "conv2d" for layer in self.layers)
+        inputs = ", ".join(
+            f"{i.name}: {i.dtype}[{', '.join('*' if s is None else str(s) for s in i.shape)}]"
+            for i in self.graph.inputs
+        )
+        return f"{inputs}; {sparse} of {total} convolutions run by semisparse::conv2d"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """'float32' for torch.float32, the spelling of `semisparse.graph`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def resolve(op: str):
+    """The callable behind an operator name of a graph, e.g. 'aten.relu.default'.
+
+    Raises:
+        ValueError: there is no such operator in this process.
+    """
+    namespace, _, rest = op.partition(".")
+    if namespace == "operator" and rest in _PYTHON:
+        return _PYTHON[rest]
+    packet, _, overload = rest.rpartition(".")
+    try:
+        return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+    except AttributeError:
+        raise ValueError(
+            f"torch {torch.__version__} has no operator {op}; install the torch version that the model was "
+            "converted with, or convert it again"
+        ) from None
+
+
+def _check_tensors(graph: Graph, tensors: Mapping[str, Tensor]) -> None:
+    if missing := sorted(graph.tensors.keys() - tensors.keys()):
+        raise ValueError(f"the tensor {missing[0]!r} is missing; write the file again with semisparse.save")
+    if extra := sorted(tensors.keys() - graph.tensors.keys()):
+        raise ValueError(
+            f"there is a tensor {extra[0]!r} that the graph does not declare; write the file again"
+        )
+    for name, spec in graph.tensors.items():
+        found = (dtype_name(tensors[name].dtype), tuple(tensors[name].shape))
+        if found != (spec.dtype, spec.shape):
+            raise ValueError(
+                f"tensor {name!r} is {found[0]} {found[1]}, but declared as {spec.dtype} {spec.shape}; "
+                "write the file again with semisparse.save"
+            )
+
+
+def _check_call(node: Node, function) -> None:
+    """Compare a call with its operator's schema: a bad file fails when it is loaded, not when it runs."""
+    schema = getattr(function, "_schema", None)
+    if schema is None:  # one of Python's operators
+        if len(node.args) != (1 if function is operator.neg else 2) or node.kwargs:
+            raise ValueError(
+                f"node {node.name!r} calls {node.op} with {len(node.args)} arguments; convert again"
+            )
+        return
+    positional = [argument for argument in schema.arguments if not argument.kwarg_only]
+    names = {argument.name for argument in schema.arguments}
+    given = {argument.name for argument in positional[: len(node.args)]} | set(node.kwargs)
+    needed = {argument.name for argument in schema.arguments if not argument.has_default_value()}
+    too_many = len(node.args) > len(positional)
+    twice = len(given) < len(node.args) + len(node.kwargs)
+    if too_many or twice or not given <= names or not needed <= given:
+        raise ValueError(
+            f"node {node.name!r} calls {node.op} with {len(node.args)} arguments and the keywords "
+            f"{sorted(node.kwargs)}, which does not fit its schema {schema}; convert the model again"
+        )
+
+
+def _refuse(inputs: tuple[Input, ...], tensors: tuple) -> None:
+    """Raise the error for inputs that failed the test at the top of the generated code."""
+    for expected, given in zip(inputs, tensors, strict=True):
+        shape = "(" + ", ".join(
+            str(size) if size is not None else f">={low}"
+            for size, low in zip(expected.shape, expected.minimum, strict=True)
+        )
+        what = f"{expected.name} must be a {expected.dtype} tensor of shape {shape})"
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{what}, but it is a {type(given).__name__}")
+        if dtype_name(given.dtype) != expected.dtype:
+            raise ValueError(f"{what}, but it is {dtype_name(given.dtype)}; use x.to(torch.{expected.dtype})")
+        fits = len(given.shape) == len(expected.shape) and all(
+            size == wanted if wanted is not None else size >= low
+            for size, wanted, low in zip(given.shape, expected.shape, expected.minimum, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"{what}, but it is {tuple(given.shape)}. Column masks and fixed sizes belong to the example "
+                "that the model was converted with: resize the input, or convert with an example of this size"
+            )
+
+
+def _generate(graph: Graph) -> tuple[str, dict]:
+    """Python source of the forward pass, and the global names that it uses."""
+    # All other names in the code start with an underscore, which those of a graph cannot.
+    constants = {
+        "_inputs": graph.inputs,
+        "_refuse": _refuse,
+        "_isinstance": isinstance,
+        "_torch": torch,
+        "_inf": math.inf,
+        "_nan": math.nan,
+    }
+    functions: dict[str, str] = {}
+    inputs = [i.name for i in graph.inputs]
+    for name in (*inputs, *graph.tensors, *(node.name for node in graph.nodes)):
+        if not valid_name(name):  # also when the graph did not come through Graph.from_json
+            raise ValueError(f"{name!r} is not a valid name in a graph")
+
+    def leaf(value) -> str:
+        if isinstance(value, Ref):
+            return value.name
+        if isinstance(value, TensorRef):
+            return f"_buffers[{value.name!r}]"
+        if isinstance(value, Symbol):
+            return f"_torch.device({value.value!r})" if value.kind == "device" else f"_torch.{value.value}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return {"inf": "_inf", "-inf": "-_inf"}.get(str(value), "_nan")
+        if value is None or type(value) in (bool, int, float, str):
+            return repr(value)
+        raise ValueError(f"a graph cannot hold the constant {value!r}")
+
+    def source(value) -> str:
+        if isinstance(value, list):
+            return f"[{', '.join(map(source, value))}]"
+        if isinstance(value, tuple):
+            return f"({''.join(source(item) + ', ' for item in value)})"
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key!r}: {source(item)}" for key, item in value.items()) + "}"
+        return leaf(value)
+
+    def call(node: Node) -> str:
+        if node.op not in functions:
+            functions[node.op] = f"_{len(functions)}_{node.op.split('.')[1]}"
+            constants[functions[node.op]] = resolve(node.op)
+        _check_call(node, constants[functions[node.op]])
+        args = [source(arg) for arg in node.args]
+        if node.op == "aten.sym_size.int" and len(args) == 2:  # the same, and several times faster
+            return f"{args[0]}.size({args[1]})"
+        if node.op == "operator.getitem":
+            return f"{args[0]}[{args[1]}]"
+        arguments = args + [f"{key}={source(value)}" for key, value in node.kwargs.items()]
+        return f"{functions[node.op]}({', '.join(arguments)})"
+
+    last_use = {ref.name: node for node in graph.nodes for ref in references((node.args, node.kwargs))}
+    kept = {ref.name for ref in references(graph.output)} | {i.name for i in graph.inputs}
+    lines = [f"def forward(self, {', '.join(inputs)}):"]
+    for i in graph.inputs:
+        lines.append(f"    if not ({' and '.join(_conditions(i))}):")
+        lines.append(f"        _refuse(_inputs, ({''.join(name + ', ' for name in inputs)}))")
+    lines.append("    _buffers = self._buffers")
+    for node in graph.nodes:
+        lines.append(f"    {node.name} = {call(node)}")
+        # Values are dropped after their last use, so that memory is reused as in an eager model.
+        done = [ref.name for ref in references((node.args, node.kwargs)) if isinstance(ref, Ref)]
+        done = {name for name in done if last_use[name] is node and name not in kept}
+        if node.name not in last_use and node.name not in kept:
+            done.add(node.name)
+        if done:
+            lines.append(f"    del {', '.join(sorted(done))}")
+    lines.append(f"    return {source(graph.output)}")
+    return "\n".join(lines) + "\n", constants
+
+
+def _conditions(expected: Input) -> list[str]:
+    name = expected.name
+    conditions = [f"_isinstance({name}, _torch.Tensor)", f"{name}.dtype is _torch.{expected.dtype}"]
+    conditions.append(f"{name}.dim() == {len(expected.shape)}")
+    for index, (size, low) in enumerate(zip(expected.shape, expected.minimum, strict=True)):
+        if size is not None:
+            conditions.append(f"{name}.size({index}) == {size}")
+        elif low > 1:
+            conditions.append(f"{name}.size({index}) >= {low}")
+    return conditions
