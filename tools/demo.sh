@@ -4,7 +4,8 @@
 # Arguments go to both training runs, e.g.  tools/demo.sh --data imagenette --download --epochs 20
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tools/setup.sh train,eval
+[ $# -gt 0 ] || set -- --data digits --size 96 --epochs 4
+tools/setup.sh train,eval,peers
 export PATH="$PWD/${VENV:-.venv}/bin:$PATH"
 out="${OUT:-runs/demo}"
 
