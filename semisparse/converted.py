@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from semisparse.graph import Graph, Input, Node, Ref, Symbol, TensorRef, references, valid_name
+from semisparse.layers import LayerRecord
 
 __all__ = ["ConvertedModel"]
 
@@ -29,7 +30,7 @@ class ConvertedModel(nn.Module):
 
     Attributes:
         graph: the network as data.
-        layers: one dict per convolution or linear layer, see `semisparse.convert.layers.LayerRecord`.
+        layers: one `LayerRecord` per convolution or linear layer: what was done, and why not more.
         code: the Python source of the forward pass.
     """
 
@@ -53,7 +54,7 @@ class ConvertedModel(nn.Module):
         self.eval()
 
     @property
-    def layers(self) -> tuple[dict, ...]:
+    def layers(self) -> tuple[LayerRecord, ...]:
         return self.graph.layers
 
     def _build(self) -> None:
@@ -75,8 +76,8 @@ class ConvertedModel(nn.Module):
         self._build()
 
     def extra_repr(self) -> str:
-        sparse = sum(layer["packed"] for layer in self.layers if layer["kind"] == "conv2d")
-        total = sum(layer["kind"] == "conv2d" for layer in self.layers)
+        sparse = sum(layer.packed for layer in self.layers)
+        total = sum(layer.kind.startswith("conv") for layer in self.layers)
         inputs = ", ".join(
             f"{i.name}: {i.dtype}[{', '.join('*' if s is None else str(s) for s in i.shape)}]"
             for i in self.graph.inputs

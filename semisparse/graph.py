@@ -42,6 +42,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from semisparse.layers import LayerRecord
+
 __all__ = ["OPERATORS", "Graph", "Input", "Node", "Ref", "Symbol", "TensorRef", "TensorSpec"]
 
 FORMAT = "semisparse-graph"
@@ -179,13 +181,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Operator calls in execution order. `layers` are JSON objects that describe convolutions to people."""
+    """Operator calls in execution order. `layers` describe the convolutions and linear layers to people."""
 
     inputs: tuple[Input, ...]
     tensors: dict[str, TensorSpec]
     nodes: tuple[Node, ...]
     output: Any
-    layers: tuple[dict, ...] = ()
+    layers: tuple[LayerRecord, ...] = ()
 
     def to_json(self, producer: str) -> str:
         """The JSON form. Raises ValueError if the graph cannot be stored: an operator not in `OPERATORS`."""
@@ -211,7 +213,7 @@ class Graph:
                 for node in self.nodes
             ],
             "output": _encode(self.output, "output"),
-            "layers": list(self.layers),
+            "layers": [layer.to_json() for layer in self.layers],
         }
         text = json.dumps(document, allow_nan=False, separators=(",", ":"))
         Graph.from_json(text)  # what cannot be read back must not be written
@@ -304,10 +306,12 @@ class _Parser:
         inputs = tuple(self._input(item) for item in self._list(document["inputs"], "inputs", 1000))
         nodes = tuple(self._node(item) for item in self._list(document["nodes"], "nodes", _MAX_NODES))
         output = self._value(document["output"], "output", 0, output=True)
-        layers = self._list(document["layers"], "layers", _MAX_NODES)
-        return Graph(
-            inputs, self.tensors, nodes, output, tuple(self._object(item, "a layer") for item in layers)
-        )
+        layers = tuple(map(LayerRecord.from_json, self._list(document["layers"], "layers", _MAX_NODES)))
+        if unknown := {layer.node for layer in layers} - self.known:
+            raise ValueError(
+                f"a layer record names node {_show(min(unknown))}, which does not exist; {_DAMAGED}"
+            )
+        return Graph(inputs, self.tensors, nodes, output, layers)
 
     def _input(self, item: Any) -> Input:
         item = self._keys(self._object(item, "an input"), "an input", {"name", "dtype", "shape", "minimum"})

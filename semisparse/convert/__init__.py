@@ -4,7 +4,7 @@
 the result as a `semisparse.graph.Graph`, which `semisparse.converted` runs.
 """
 
-from semisparse.convert.layers import LayerRecord
 from semisparse.convert.lower import convert
+from semisparse.layers import LayerRecord
 
 __all__ = ["LayerRecord", "convert"]

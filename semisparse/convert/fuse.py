@@ -36,12 +36,17 @@ class Fusion:
     """A convolution or linear layer and what is fused into it.
 
     Attributes:
-        node: the convolution's (or linear layer's) own node; `last` the node whose value the fused call
-        computes. kind: conv2d, conv1d, conv3d, conv_transpose*d or linear. mask_node, batch_norm, add: the
-        fused nodes of these roles. mask: bool (OH, OW), or None where all columns are computed. residual:
-        the node that is added. activation: name in the operator's vocabulary. stride, padding, dilation: as
-        integers, also where the model says "same". reasons: why `semisparse::conv2d` cannot run it; nothing
-        is fused then. notes: why something next to it is not fused.
+        node: the convolution's (or linear layer's) own node.
+        kind: conv2d, conv1d, conv3d, conv_transpose*d or linear.
+        last: the node whose value the fused call computes.
+        mask_node, batch_norm, add: the fused nodes of these roles.
+        mask: bool (OH, OW), or None where all columns are computed.
+        residual: the node that is added.
+        activation: name in the operator's vocabulary.
+        stride, padding, dilation: as integers, also where the model says "same".
+        packed: whether `semisparse::conv2d` computes it; nothing is fused otherwise.
+        reasons: why not, or why its mask is not used.
+        notes: why something next to it is not fused.
     """
 
     node: fx.Node
@@ -56,6 +61,7 @@ class Fusion:
     stride: list[int] = field(default_factory=list)
     padding: list[int] = field(default_factory=list)
     dilation: list[int] = field(default_factory=list)
+    packed: bool = False
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -66,9 +72,26 @@ def plan(traced: Traced) -> list[Fusion]:
     found = [planner.start(node) for node in traced.graph.nodes if node.op == "call_function"]
     fusions = [fusion for fusion in found if fusion is not None and fusion.node not in traced.constants]
     for fusion in reversed(fusions):  # backwards: the last convolution before an addition gets it
-        if fusion.kind == "conv2d" and not fusion.reasons:
+        if fusion.packed:
             planner.extend(fusion)
+    _report_separate_masks(traced, fusions)
     return fusions
+
+
+def _report_separate_masks(traced: Traced, fusions: list[Fusion]) -> None:
+    """Note, for masks that are not fused, that their convolution computes every column."""
+    layers = {fusion.node: fusion for fusion in fusions if fusion.kind == "conv2d"}
+    fused = {fusion.mask_node for fusion in fusions if fusion.packed}
+    for node in traced.graph.nodes:
+        if node.target is MASK_MARKER and node not in fused:
+            source = node.args[0]
+            while source not in layers and source.args and isinstance(source.args[0], fx.Node):
+                source = source.args[0]
+            if source in layers and layers[source].packed:
+                layers[source].reasons.append(
+                    "the column mask does not directly follow the convolution (another hook or operator uses "
+                    "its unmasked output), so all columns are computed"
+                )
 
 
 def not_supported_reasons(node: fx.Node, constants: dict[fx.Node, Tensor]) -> list[str]:
@@ -107,6 +130,7 @@ class _Planner:
         if node.target not in _CONV:
             return None
         fusion = Fusion(node, "conv2d", node, reasons=not_supported_reasons(node, self.constants))
+        fusion.packed = not fusion.reasons
         marker = next((user for user in node.users if user.target is MASK_MARKER), None)
         if marker is not None and len(node.users) == 1:
             mask = self.constants[marker.args[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from semisparse.convert.fuse import Fusion, fold_batch_norm, plan
-from semisparse.convert.layers import LayerRecord
 from semisparse.convert.trace import MASK_MARKER, Traced, arguments, is_mutating, trace
 from semisparse.converted import ConvertedModel, dtype_name
 from semisparse.graph import Graph, Input, Node, Ref, Symbol, TensorRef, TensorSpec, valid_name
+from semisparse.layers import LayerRecord
 
 __all__ = ["convert"]
 
@@ -33,20 +34,17 @@ def convert(
     Args:
         model: any module that torch.export can capture. Its forward takes tensors by position.
         example_input: a tensor, or the sequence of tensors that forward takes. The batch size stays free.
-        Height
-            and width stay free too if no layer has a column mask and the model's code does not depend on
-            them; otherwise other sizes are refused when the converted model runs.
-        strict: raise if a convolution cannot be run by `semisparse::conv2d`, instead of running it densely
-        with
-            torch's operator. Either way the reason is in `layers`.
+            Height and width stay free too if no layer has a column mask and the model's code does not
+            depend on them; otherwise other sizes are refused when the converted model runs.
+        strict: raise if `semisparse::conv2d` cannot run a convolution, or cannot use its mask, instead of
+            computing it densely. Either way the reason is in `layers`.
 
     Returns:
-        A `ConvertedModel`: call it, `save` it, look at its `layers` (what was done to each, and why not
-        more).
+        A `ConvertedModel`: call it, `save` it, look at its `layers` (what was done, and why not more).
 
     Raises:
-        ValueError: the model cannot be captured, changes its own state, or `strict` and a layer is not
-        supported.
+        ValueError: the model cannot be captured, changes its own state, or, if `strict`, has a layer that is
+            not supported.
     """
     example = (example_input,) if isinstance(example_input, Tensor) else tuple(example_input)
     if not example or not all(isinstance(x, Tensor) for x in example):
@@ -88,20 +86,19 @@ class _Lowering:
             if node.op != "call_function" or node not in live:
                 continue
             fusion = self.by_last.get(node)
-            if fusion is not None and fusion.kind == "conv2d" and not fusion.reasons:
+            if fusion is not None and fusion.packed:
                 nodes.append(self._convolution(fusion))
             else:
                 nodes.append(self._call(node))
             if fusion is not None:
                 self.records.append(self._record(fusion, nodes[-1].name))
-        self._report_masks(live)
         inputs = tuple(
             _input(node, self._values[node].name, free)
             for node, free in zip(self.traced.inputs, self.traced.free, strict=True)
         )
         specs = {name: TensorSpec(dtype_name(t.dtype), tuple(t.shape)) for name, t in self.tensors.items()}
-        layers = tuple(record.to_json() for record in self.records)
-        return Graph(inputs, specs, tuple(nodes), self._argument(self.traced.output, lists=False), layers)
+        output = self._argument(self.traced.output, lists=False)
+        return Graph(inputs, specs, tuple(nodes), output, tuple(self.records))
 
     def _live(self) -> set[fx.Node]:
         """Nodes whose value is needed: those that the output depends on, chains collapsed into their end."""
@@ -114,7 +111,7 @@ class _Lowering:
                 continue
             live.add(node)
             fusion = self.by_last.get(node)
-            if fusion is not None and fusion.kind == "conv2d" and not fusion.reasons:
+            if fusion is not None and fusion.packed:
                 pending.append(arguments(fusion.node)["input"])
                 pending += [fusion.residual] if fusion.residual is not None else []
             else:
@@ -226,47 +223,29 @@ class _Lowering:
         call = arguments(fusion.node)
         weight = self.traced.constants.get(call["weight"])
         shape = call["weight"].meta["val"].shape
-        size = (
-            [_example_size(s) for s in fusion.node.meta["val"].shape[2:]] if fusion.kind != "linear" else []
-        )
+        source, result = (_example_shape(n) for n in (call["input"], fusion.node))
+        if fusion.kind == "linear":
+            size, positions = (), math.prod(result[1:-1])
+        else:
+            size = result[-(len(shape) - 2) :]
+            positions = math.prod(source[-len(size) :] if "transpose" in fusion.kind else size)
         return LayerRecord(
             name=_layer_name(fusion.node),
             kind=fusion.kind,
             node=node_name,
             weight_shape=tuple(int(s) for s in shape),
             groups=call.get("groups", 1),
-            output_size=tuple(size),
-            weight_sparsity=0.0
-            if weight is None
-            else 1 - weight.count_nonzero().item() / max(1, weight.numel()),
-            column_sparsity=0.0 if fusion.mask is None else 1 - fusion.mask.float().mean().item(),
-            packed=fusion.kind == "conv2d" and not fusion.reasons,
+            output_size=size,
+            positions=positions,
+            weight_sparsity=0.0 if weight is None else _zeros(weight),
+            column_sparsity=0.0 if fusion.mask is None else _zeros(fusion.mask),
+            packed=fusion.packed,
             batch_norm=fusion.batch_norm is not None,
             residual=fusion.residual is not None,
             activation=fusion.activation,
-            reasons=list(fusion.reasons),
-            notes=list(fusion.notes),
+            reasons=tuple(fusion.reasons),
+            notes=tuple(fusion.notes),
         )
-
-    def _report_masks(self, live: set[fx.Node]) -> None:
-        """Masks that are applied by an operator of their own, after the convolution computed every column."""
-        records = {
-            fusion.node: record for fusion, record in zip(self._recorded(live), self.records, strict=True)
-        }
-        fused = {fusion.mask_node for fusion in self.fusions if not fusion.reasons}
-        for node in live:
-            if node.target is MASK_MARKER and node not in fused:
-                source = node.args[0]
-                while source not in records and source.args and isinstance(source.args[0], fx.Node):
-                    source = source.args[0]
-                if source in records and not records[source].reasons:
-                    records[source].reasons.append(
-                        "the column mask does not directly follow the convolution (another hook or operator "
-                        "uses its unmasked output), so all columns are computed"
-                    )
-
-    def _recorded(self, live: set[fx.Node]) -> list[Fusion]:
-        return [self.by_last[n] for n in self.traced.graph.nodes if n in live and n in self.by_last]
 
 
 _SYMBOL_CLASSES = {
@@ -300,8 +279,12 @@ def _layer_name(node: fx.Node) -> str:
     return path.removeprefix("model.").removeprefix("model") or node.name
 
 
-def _example_size(size: Any) -> int:
-    return size if isinstance(size, int) else size.node.hint
+def _zeros(tensor: Tensor) -> float:
+    return 1 - tensor.count_nonzero().item() / max(1, tensor.numel())
+
+
+def _example_shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else size.node.hint for size in node.meta["val"].shape)
 
 
 def _input(node: fx.Node, name: str, minimum: tuple[int | None, ...]) -> Input:

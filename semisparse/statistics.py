@@ -1,0 +1,259 @@
+"""How sparse a model is, layer by layer: `statistics`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from semisparse import masking
+from semisparse.converted import ConvertedModel
+from semisparse.graph import TensorRef
+
+__all__ = ["LayerStatistics", "Statistics", "statistics"]
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One layer. Sparsities are fractions removed, MACs multiply-accumulates per image, sizes in bytes.
+
+    Attributes:
+        name: qualified name of the module.
+        kind: conv2d, linear, ...
+        weight_shape: (out channels, in channels / groups, kernel height, kernel width), or (out, in).
+        groups: channel groups of a convolution.
+        output_size: (OH, OW); None if unknown, () for linear layers.
+        scheme: the sparsity found in the weights: dense, structured (whole filters or input channels),
+            pattern (3x3 kernels with their centre and at most three other weights, or none at all), or
+            unstructured.
+        weight_sparsity: fraction of the weights that are zero.
+        column_sparsity: fraction of the output pixels that the column mask removes.
+        macs_dense: of the layer without sparsity; None if the output size is unknown.
+        macs_kept: what sparsity leaves of them.
+        bytes_dense: the weights as an array.
+        bytes_packed: the weights in the operator's format; None if it cannot run the layer.
+        bytes_csr: the weights in compressed sparse rows with int32 indices.
+        reasons: why sparsity of the layer is not used (converted models only, see `LayerRecord`).
+    """
+
+    name: str
+    kind: str
+    weight_shape: tuple[int, ...]
+    groups: int
+    output_size: tuple[int, ...] | None
+    scheme: str
+    weight_sparsity: float
+    column_sparsity: float
+    macs_dense: int | None
+    macs_kept: int | None
+    bytes_dense: int
+    bytes_packed: int | None
+    bytes_csr: int
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """All layers of a model; `str()` is a table. Totals of MACs are None if any is unknown."""
+
+    layers: tuple[LayerStatistics, ...]
+    macs_dense: int | None = field(init=False)
+    macs_kept: int | None = field(init=False)
+    bytes_dense: int = field(init=False)
+    bytes_packed: int = field(init=False)
+    bytes_csr: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("bytes_dense", "bytes_csr"):
+            object.__setattr__(self, name, sum(getattr(layer, name) for layer in self.layers))
+        # A partial sum of MACs would be taken for the whole.
+        for name in ("macs_dense", "macs_kept"):
+            counts = [getattr(layer, name) for layer in self.layers]
+            object.__setattr__(self, name, None if None in counts else sum(counts))
+        # Layers that cannot be packed are stored as arrays.
+        packed = sum(x.bytes_dense if x.bytes_packed is None else x.bytes_packed for x in self.layers)
+        object.__setattr__(self, "bytes_packed", packed)
+
+    def __str__(self) -> str:
+        rows = [_HEADER, *map(_row, self.layers)]
+        removed = f"{1 - self.macs_kept / self.macs_dense:.1%} fewer" if self.macs_dense else "-"
+        totals = [
+            _count(self.macs_dense),
+            _count(self.macs_kept),
+            *map(_size, (self.bytes_dense, self.bytes_packed)),
+        ]
+        rows.append(["total", "", "", "", "", "", removed, *totals, _size(self.bytes_csr)])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+        lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
+        rule = "-" * max(map(len, lines))
+        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        lines += [f"{x.name}: {'; '.join(x.reasons)}" for x in self.layers if x.reasons]
+        return "\n".join(lines)
+
+
+def statistics(model: nn.Module, example_input: Tensor | Sequence[Tensor] | None = None) -> Statistics:
+    """Sparsity, multiply-accumulates and sizes of every convolution and linear layer.
+
+    Args:
+        model: a training model (masked or not), or a converted one.
+        example_input: tensor or tensors that forward takes. With it, output sizes are measured by running the
+            model once in eval mode. Without it, they are known for layers with a column mask and for
+            converted models.
+
+    Returns:
+        `Statistics`; print it for a table.
+    """
+    if isinstance(model, ConvertedModel):
+        return Statistics(tuple(_converted_layers(model)))
+    sizes = {} if example_input is None else _output_sizes(model, example_input)
+    return Statistics(
+        tuple(
+            _training_layer(name, module, sizes.get(module))
+            for name, module in model.named_modules()
+            if isinstance(module, _KINDS)
+        )
+    )
+
+
+_KINDS = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def _output_sizes(model: nn.Module, example_input: Tensor | Sequence[Tensor]) -> dict[nn.Module, list[tuple]]:
+    """(output size, positions) of every call of every layer; see `LayerRecord`."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    inputs = [example_input] if isinstance(example_input, Tensor) else list(example_input)
+    sizes: dict[nn.Module, list[tuple]] = {}
+
+    def record(module: nn.Module, args: tuple, output: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            size, positions = (), math.prod(output.shape[1:-1])
+        else:
+            dims = len(module.kernel_size)
+            size = tuple(output.shape[-dims:])
+            positions = math.prod(args[0].shape[-dims:] if module.transposed else size)
+        sizes.setdefault(module, []).append((size, positions))
+
+    modes = [(module, module.training) for module in model.modules()]
+    hooks = [module.register_forward_hook(record) for module in model.modules() if isinstance(module, _KINDS)]
+    try:
+        with torch.no_grad():
+            model.eval()(*(x.to(device) for x in inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    return sizes
+
+
+def _training_layer(name: str, module: nn.Module, sizes: list[tuple] | None) -> LayerStatistics:
+    mask = masking.column_mask(module)
+    if sizes is None:
+        known = () if isinstance(module, nn.Linear) else None if mask is None else tuple(mask.shape)
+        sizes = None if known is None else [(known, math.prod(known))]
+    weight = module.weight.detach()
+    packed = None
+    if isinstance(module, nn.Conv2d) and weight.dtype == torch.float32:
+        packed = torch.ops.semisparse.pack_weight(weight.cpu().contiguous(), module.groups).numel()
+    kind = "linear" if isinstance(module, nn.Linear) else _snake(type(module).__name__)
+    return _layer(name, kind, weight, getattr(module, "groups", 1), sizes, mask, packed)
+
+
+def _converted_layers(model: ConvertedModel):
+    nodes = {node.name: node for node in model.graph.nodes}
+    for record in model.layers:
+        node = nodes[record.node]
+        stored, packed = node.args[1], None
+        if not isinstance(stored, TensorRef):
+            continue  # a weight that is computed from the input has no sparsity of its own
+        weight = model.get_buffer(stored.name)
+        if node.op == "semisparse.conv2d.packed":
+            packed, weight = weight.numel(), torch.ops.semisparse.unpack_weight(weight)
+        mask = node.kwargs.get("mask")
+        mask = None if mask is None else model.get_buffer(mask.name)
+        sizes = [(record.output_size, record.positions)]
+        yield _layer(record.name, record.kind, weight, record.groups, sizes, mask, packed, record.reasons)
+
+
+def _layer(
+    name: str,
+    kind: str,
+    weight: Tensor,
+    groups: int,
+    sizes: list[tuple] | None,
+    mask: Tensor | None,
+    packed: int | None,
+    reasons: tuple[str, ...] = (),
+) -> LayerStatistics:
+    columns = 0.0 if mask is None else 1 - mask.sum().item() / mask.numel()
+    nonzero = int(weight.count_nonzero())
+    positions = None if sizes is None else sum(count for _, count in sizes)
+    kept = positions if mask is None or sizes is None else len(sizes) * int(mask.sum())
+    return LayerStatistics(
+        name=name,
+        kind=kind,
+        weight_shape=tuple(weight.shape),
+        groups=groups,
+        output_size=None if sizes is None else sizes[-1][0],
+        scheme=_scheme(weight),
+        weight_sparsity=1 - nonzero / max(1, weight.numel()),
+        column_sparsity=columns,
+        macs_dense=None if positions is None else weight.numel() * positions,
+        macs_kept=None if kept is None else nonzero * kept,
+        bytes_dense=weight.numel() * weight.element_size(),
+        bytes_packed=packed,
+        bytes_csr=nonzero * (weight.element_size() + 4) + 4 * (weight.shape[0] + 1),
+        reasons=reasons,
+    )
+
+
+def _scheme(weight: Tensor) -> str:
+    """Which kind of sparsity the zeros of a weight form; the vocabulary is that of recipes."""
+    used = weight != 0
+    if bool(used.all()):
+        return "dense"
+    by_filter = used.flatten(1).any(1)
+    by_channel = used.transpose(0, 1).flatten(1).any(1)
+    if bool(used[by_filter][:, by_channel].all()):
+        return "structured"
+    if weight.dim() == 4 and tuple(weight.shape[2:]) == (3, 3):
+        kernels = used.flatten(2)
+        counts = kernels.sum(2)
+        # PatDNN: every kernel that is left keeps its centre and three of the other eight weights.
+        if bool(((counts == 0) | ((counts <= 4) & kernels[:, :, 4])).all()):
+            return "pattern"
+    return "unstructured"
+
+
+def _snake(name: str) -> str:
+    """'ConvTranspose2d' -> 'conv_transpose2d'."""
+    return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+_HEADER = "layer|kind|weight|output|scheme|weights|columns|MACs|kept|bytes|packed|CSR".split("|")
+
+
+def _row(layer: LayerStatistics) -> list[str]:
+    shape = "x".join(map(str, layer.weight_shape)) + (f" /{layer.groups}" if layer.groups > 1 else "")
+    size = "?" if layer.output_size is None else "x".join(map(str, layer.output_size)) or "-"
+    sparsities = [f"{layer.weight_sparsity:.1%}", f"{layer.column_sparsity:.1%}"]
+    counts = [_count(layer.macs_dense), _count(layer.macs_kept)]
+    sizes = [_size(n) for n in (layer.bytes_dense, layer.bytes_packed, layer.bytes_csr)]
+    return [layer.name, layer.kind, shape, size, layer.scheme, *sparsities, *counts, *sizes]
+
+
+def _align(row: list[str], widths: list[int]) -> list[str]:
+    return [
+        cell.ljust(w) if i < 5 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number / 1e6:.1f}M"
+
+
+def _size(number: int | None) -> str:
+    return "-" if number is None else f"{number / 1024:.1f}K"
