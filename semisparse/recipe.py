@@ -202,6 +202,22 @@ class Recipe:
                 f"use {', '.join(map(repr, TRAINED_SCHEMES))}, with columns for sparsity"
             )
 
+    def override(self, *assignments: str) -> Recipe:
+        """A recipe with fields of `_default` replaced: `override("columns.ratio=0.3", "columns.begin=0")`."""
+        entries = self.to_dict()
+        for assignment in assignments:
+            path, equals, value = assignment.partition("=")
+            *parents, key = path.strip().split(".")
+            if not equals or not key or parents not in ([], ["columns"]):
+                raise ValueError(
+                    f"the setting {assignment!r} is not of the form FIELD=VALUE or columns.FIELD=VALUE"
+                )
+            settings = entries.setdefault("_default", {})
+            for parent in parents:
+                settings = settings.setdefault(parent, {})
+            settings[key] = _yaml().safe_load(value)
+        return Recipe(entries)
+
     # -- data -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings; `Recipe(recipe.to_dict()) == recipe`."""

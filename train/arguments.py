@@ -8,10 +8,19 @@ from .data.augment import AUGMENTATIONS
 from .optimize import OPTIMIZERS, SCHEDULES
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Shows the defaults that say something: not None, not False."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default is None or isinstance(action.default, bool) or action.default is argparse.SUPPRESS:
+            return action.help or ""
+        return f"{action.help} (default: %(default)s)" if action.help else "default: %(default)s"
+
+
 def classify_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="semisparse train classify",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
         description="Train an image classifier: dense, or with the sparsity that a recipe arranges.",
     )
     data = parser.add_argument_group("data")
@@ -55,6 +64,13 @@ def classify_parser() -> argparse.ArgumentParser:
         "--recipe", metavar="YAML", help="sparsity to train: a file, or a shipped one (columns20)"
     )
     model.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of the recipe's _default, e.g. columns.granularity=run16",
+    )
+    model.add_argument(
         "--bn-batches",
         type=int,
         default=0,
@@ -63,9 +79,9 @@ def classify_parser() -> argparse.ArgumentParser:
     )
 
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=int, default=90)
+    training.add_argument("--epochs", type=int, help="default: 90; digits 8")
     training.add_argument("--opt", choices=OPTIMIZERS, default="sgd")
-    training.add_argument("--lr", type=float, default=0.1)
+    training.add_argument("--lr", type=float, help="default: 0.05; 0.01 from trained weights")
     training.add_argument("--momentum", type=float, default=0.9)
     training.add_argument("--wd", "--weight-decay", dest="weight_decay", type=float, default=1e-4)
     training.add_argument(
@@ -113,9 +129,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parsed options. Raises ValueError (not SystemExit) for values that cannot work."""
     args = classify_parser().parse_args(argv)
     checks = [
-        ("--epochs", args.epochs >= 0, "0 or more"),
+        ("--epochs", args.epochs is None or args.epochs >= 0, "0 or more"),
         ("--batch-size", args.batch_size >= 1, "1 or more"),
-        ("--lr", args.lr > 0, "more than 0"),
+        ("--lr", args.lr is None or args.lr > 0, "more than 0"),
         ("--workers", args.workers >= 0, "0 or more"),
         ("--label-smoothing", 0 <= args.label_smoothing < 1, "in [0, 1)"),
         ("--model-ema-decay", 0 <= args.model_ema_decay < 1, "in [0, 1)"),
@@ -126,6 +142,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if not good:
             value = getattr(args, name[2:].replace("-", "_"))
             raise ValueError(f"{name} is {value}, expected {expected}")
+    if args.epochs is None:
+        args.epochs = 8 if args.data.lower() == "digits" else 90
+    if args.lr is None:
+        args.lr = 0.01 if args.weights or args.checkpoint else 0.05
+    if args.set and not args.recipe:
+        raise ValueError("--set changes a recipe: name one with --recipe, such as columns20")
     if args.weights and args.checkpoint:
         raise ValueError("--weights and --checkpoint both name the starting weights; give one of them")
     return args

@@ -107,7 +107,7 @@ class _Run:
             return None
         from semisparse.recipe import Recipe
 
-        recipe = Recipe.load(self.args.recipe)
+        recipe = Recipe.load(self.args.recipe).override(*self.args.set)
         if resumed and resumed.get("recipe") != recipe.to_dict():
             raise ValueError(
                 f"--recipe {self.args.recipe} differs from the recipe of the run to resume; "
@@ -229,14 +229,17 @@ class _Run:
         for epoch in range(self.first_epoch, args.epochs):
             accuracy = self._epoch(epoch)
         evaluated = self.average.module if self.average is not None else self.model
+        if self.sparsifier is not None and not self.sparsifier.finalized:
+            self.sparsifier.finalize()
+            if self.average is not None:
+                self.sparsifier.apply_to(evaluated)
+            accuracy = None
         if args.bn_batches:
             from .batch_norm import reestimate
 
             self.data.train.set_epoch(args.epochs)
             reestimate(evaluated, self.data.train, args.bn_batches)
             accuracy = None
-        if self.sparsifier is not None:
-            self.sparsifier.finalize()
         if accuracy is None:
             accuracy = self._evaluate(evaluated, "final")
         summary = {

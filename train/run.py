@@ -1,13 +1,14 @@
-"""A finished training run as a model again: for conversion and evaluation."""
+"""A finished (or interrupted) training run, read back for evaluation and conversion."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .checkpoint import load_checkpoint, load_weights
 from .models import make_classifier
@@ -15,49 +16,51 @@ from .models import make_classifier
 
 @dataclass
 class Run:
-    """A trained classifier, in eval mode, its column masks attached.
+    """What a training run left behind.
 
     Attributes:
-        path: the checkpoint it was read from.
-        model: the network; the averaged weights where the run kept them (`--model-ema`).
-        classes: names, in the order of the outputs.
-        options: the run's command-line options by name (`data`, `model`, `size`, ...).
-        recipe: as plain values, None for a dense run.
+        name: the run directory's name.
+        path: the checkpoint file.
+        model: the trained network in eval mode, column masks attached; the averaged weights if it kept an
+        average.
+        classes: names of the classes, in the order of the outputs.
+        options: the options that the run was started with.
+        history: one dict per epoch, as in log.jsonl.
+        epoch: epochs completed.
     """
 
+    name: str
     path: Path
     model: nn.Module
     classes: list[str]
-    options: dict
-    recipe: dict | None
+    options: dict[str, Any]
+    history: list[dict] = field(default_factory=list, repr=False)
+    epoch: int = 0
 
-    @property
-    def name(self) -> str:
-        return self.path.parent.name or self.path.stem
-
-    def example(self) -> torch.Tensor:
-        """Random input (1, 3, size, size) of the training size."""
+    def example(self) -> Tensor:
+        """One picture of zeros (1, 3, size, size), float32, of the size that the run was trained at."""
         size = self.options["size"]
-        return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        return torch.zeros(1, 3, size, size)
 
 
-def load_run(path: str | os.PathLike) -> Run:
-    """Read a run directory, or its checkpoint file.
+def load_run(run: str | os.PathLike) -> Run:
+    """Read a run directory, or its checkpoint.pt.
 
-    Raises:
-        ValueError: there is no checkpoint, or it holds weights alone and so does not say of what model.
+    Raises ValueError if there is no checkpoint that `semisparse train classify` wrote.
     """
-    path = Path(path)
+    path = Path(run)
     if path.is_dir():
         path = path / "checkpoint.pt"
     state = load_checkpoint(path)
-    options, classes = state.get("args"), state.get("classes")
-    if not options or not classes:
+    missing = [key for key in ("args", "classes", "epoch") if key not in state]
+    if missing:
         raise ValueError(
-            f"{str(path)!r} holds weights without the options of the run; "
-            "give the directory or checkpoint.pt that `semisparse train classify` wrote"
+            f"{str(path)!r} lacks {', '.join(missing)}: it holds weights only; give a run directory of "
+            "semisparse train classify"
         )
+    options, classes = dict(state["args"]), list(state["classes"])
     model = make_classifier(options["model"], len(classes))
-    average = state.get("model_ema")
-    load_weights(model, average["module"] if average else state["model"], source=str(path))
-    return Run(path, model.eval(), list(classes), dict(options), state.get("recipe"))
+    weights = state["model_ema"]["module"] if state.get("model_ema") else state["model"]
+    load_weights(model, weights, source=str(path))
+    name = path.resolve().parent.name
+    return Run(name, path, model.eval(), classes, options, state.get("history", []), state["epoch"])

@@ -103,7 +103,7 @@ class Sparsifier:
         it they freeze the last mask drawn.
         """
         self.steps += 1
-        if len(self.frozen) == len(self.columns):
+        if self.finalized:
             return
         if isinstance(loss, Tensor):
             loss = loss.detach().item()
@@ -130,11 +130,13 @@ class Sparsifier:
             names = [name for name in self._named(kind) if name not in self.frozen]
             if not names:
                 continue
-            if self.total_steps is not None or not all(
-                self._ratios[n] == self.columns[n].ratio for n in names
-            ):
-                self._select(names, criterion.scores(names, final=True), 1.0)
+            self._select(names, criterion.scores(names, final=True), 1.0)
             self._freeze(names, criterion)
+
+    @property
+    def finalized(self) -> bool:
+        """Whether all masks are frozen."""
+        return len(self.frozen) == len(self.columns)
 
     def _due(self, name: str, criterion, progress: float) -> bool:
         columns = self.columns[name]

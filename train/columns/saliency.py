@@ -2,7 +2,8 @@
 
 The mask entry m[p] multiplies all channels of output pixel p, so for one picture
 ``dL/dm[p] = sum_c z[c, p] * dL/dy[c, p]`` with z the convolution's output before the mask and y after it.
-Both factors exist for removed pixels too: a removed column is re-assessed on every batch and can come back.
+Both factors exist for removed pixels too: a removed column is re-assessed on every batch and can come back
+(unless a ReLU follows without BatchNorm or bias in between: its gradient at 0 is 0, and removal is final).
 The mean of the squares over pictures is the diagonal of the Fisher information in m, so it estimates (up to a
 factor) how much the loss rises when the column goes: Theis et al. 2018 derive this for channels; for
 perforated convolutions Figurnov et al. 2016 use the first-order magnitude. Channels are summed within a

@@ -1,0 +1,76 @@
+"""Two real processes with the gloo backend."""
+
+import os
+import socket
+
+import torch
+import torch.multiprocessing as mp
+from nets import SmallNet, quadrants
+from torch import nn
+
+from semisparse.recipe import Recipe
+from semisparse.train import Sparsifier, distributed
+
+RECIPE = {
+    "_default": {"columns": {"ratio": 0.3, "begin": 0.0, "end": 0.8, "every": 2}},
+    "b.0": {"columns": {"criterion": "coherent_random"}},
+}
+STEPS = 10
+
+
+def worker(rank, port, folder):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+    )
+    torch.set_num_threads(1)
+    distributed.initialize("cpu")
+    try:
+        torch.manual_seed(0)
+        model = nn.parallel.DistributedDataParallel(SmallNet())
+        # Different seeds, as a careless script has them: rank 0's must count.
+        sparsifier = Sparsifier(
+            model, Recipe(RECIPE), torch.zeros(1, 3, 12, 14), total_steps=STEPS, seed=rank
+        )
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        x, y = quadrants(16 * STEPS, seed=10 + rank)
+        history = []
+        for step in range(STEPS):
+            batch = slice(16 * step, 16 * (step + 1))
+            loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            sparsifier.step(loss)
+            history.append(sparsifier.masks())
+        sparsifier.finalize()
+        torch.save({"history": history, "state": sparsifier.state_dict()}, os.path.join(folder, f"{rank}.pt"))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def test_ranks_hold_the_same_masks_learned_from_all_of_their_data(tmp_path):
+    mp.spawn(worker, (free_port(), str(tmp_path)), nprocs=2)
+    zero, one = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for a, b in zip(zero["history"], one["history"], strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert int((~zero["history"][-1]["a.0"]).sum()) == round(0.3 * 12 * 14)
+    averages = [state["state"]["criteria"]["saliency"]["average"]["a.0"] for state in (zero, one)]
+    assert torch.equal(*averages) and averages[0].sum() > 0
+    assert (
+        zero["state"]["criteria"]["coherent_random"]["best_loss"]
+        == (one["state"]["criteria"]["coherent_random"]["best_loss"])
+    )
+
+
+def test_a_single_process_needs_no_group():
+    value = torch.ones(3)
+    assert distributed.rank() == 0 and distributed.world_size() == 1
+    assert distributed.mean_(distributed.sum_(distributed.broadcast_(value))) is value
+    distributed.barrier()
+    assert distributed.initialize("cpu") == torch.device("cpu") and not distributed.active()
