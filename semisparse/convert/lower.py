@@ -46,11 +46,18 @@ def convert(
         ValueError: the model cannot be captured, changes its own state, or, if `strict`, has a layer that is
             not supported.
     """
-    example = (example_input,) if isinstance(example_input, Tensor) else tuple(example_input)
-    if not example or not all(isinstance(x, Tensor) for x in example):
-        kinds = [type(x).__name__ for x in example]
+    if not isinstance(model, nn.Module) or isinstance(model, ConvertedModel):
         raise ValueError(
-            f"example_input must be a tensor or a sequence of tensors, but it holds {kinds or 'nothing'}"
+            f"convert takes an nn.Module that is not converted yet, not a {type(model).__name__}"
+        )
+    example = (example_input,) if isinstance(example_input, Tensor) else example_input
+    if (
+        not isinstance(example, (tuple, list))
+        or not example
+        or not all(isinstance(x, Tensor) for x in example)
+    ):
+        raise ValueError(
+            f"example_input must be a tensor or a sequence of tensors, but it is {example!r:.200}"
         )
     traced = trace(model, example)
     lowering = _Lowering(traced, plan(traced), _input_names(model, len(example)))
@@ -96,8 +103,8 @@ class _Lowering:
             _input(node, self._values[node].name, free)
             for node, free in zip(self.traced.inputs, self.traced.free, strict=True)
         )
-        specs = {name: TensorSpec(dtype_name(t.dtype), tuple(t.shape)) for name, t in self.tensors.items()}
         output = self._argument(self.traced.output, lists=False)
+        specs = {name: TensorSpec(dtype_name(t.dtype), tuple(t.shape)) for name, t in self.tensors.items()}
         return Graph(inputs, specs, tuple(nodes), output, tuple(self.records))
 
     def _live(self) -> set[fx.Node]:

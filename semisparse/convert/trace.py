@@ -70,7 +70,7 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> Traced:
         ValueError: the model cannot be captured as a graph, changes its own state, or returns unknown
         containers.
     """
-    model = copy.deepcopy(model).cpu().eval()
+    model = _copy(model).cpu().eval()
     masked = masking.masked_modules(model)
     for module in masked.values():
         _replace_hook(module)
@@ -93,6 +93,14 @@ def arguments(node: fx.Node) -> dict[str, Any]:
         if argument.name not in values:
             values[argument.name] = node.kwargs.get(argument.name, argument.default_value)
     return values
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    # Re-parametrisations (torch.nn.utils.prune) keep computed tensors as attributes, which deepcopy refuses.
+    computed = [
+        v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor) and not v.is_leaf
+    ]
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
 
 
 def _replace_hook(module: nn.Module) -> None:
@@ -149,10 +157,11 @@ def _export(model: nn.Module, example: list[Tensor], free_size: bool) -> tuple[E
             return program, minimum
     if isinstance(error, ValueError) and "column mask" in str(error):
         raise error
+    first_line = str(error).partition("\n")[0]
     raise ValueError(
-        f"this model cannot be captured as a graph: {type(error).__name__}: {error}. torch.export, which "
-        "does this, needs an example_input that the model accepts, and a forward pass whose control flow is "
-        "independent of tensor values"
+        "this model cannot be captured as a graph. torch.export, which does this, needs an example_input "
+        "that the model accepts, and a forward pass whose control flow is independent of tensor values. It says: "
+        f"{type(error).__name__}: {first_line}"
     ) from error
 
 
