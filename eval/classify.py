@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import semisparse as ss
+from semisparse.converted import ConvertedModel
 from semisparse.eval import peers
 from semisparse.eval.latency import Comparison, compare
 from semisparse.eval.result import Result, Row, write
 from semisparse.info import collect
-from semisparse.masking import column_mask, masked_modules
 from semisparse.train.data import ClassificationData, load_data
 from semisparse.train.engine import Accuracy, evaluate
 from semisparse.train.progress import Progress
@@ -124,63 +124,84 @@ def measure(
     Raises:
         ValueError: a model whose classes are not those of the data.
     """
-    progress = progress or Progress(enabled=False)
-    images = next(iter(data.val))[0]
-    example = images[:1].contiguous()
-    for run in [*runs, dense] if dense else runs:
+    trained = [dense, *runs] if dense else list(runs)
+    for run in trained:
         if run.classes != data.classes:
             raise ValueError(
                 f"{run.path} was trained on {_some(run.classes)}, but the data has {_some(data.classes)}; "
                 "give --data the set it was trained on"
             )
-
-    def accuracy(name: str, model: nn.Module) -> Accuracy:
-        with progress.task(f"accuracy of {name}", len(data.val)) as advance:
-            return evaluate(model, data.val, advance=advance)
-
-    rows: list[Row] = []
-    calls: dict[str, object] = {}
-    differences: dict[str, float] = {}
-    missing: dict[str, str] = {}
-
-    def add(network: str, engine: str, removed: float, found: Accuracy, call) -> None:
-        row = Row(network, engine, removed > 0, removed, found.top1, found.top5)
-        rows.append(row)
-        calls[row.key] = call
-
-    def add_converted(network: str, removed: float, model: nn.Module) -> None:
-        add(network, "semisparse", removed, accuracy(f"{network}, converted", model), lambda: model(example))
-
-    if dense:
-        found = accuracy(f"{dense.name}, torch", dense.model)
-        ready, missing = peers.build(engines, dense.model, example, threads)
-        for engine, call in ready.items():
-            add(dense.name, engine, 0.0, found, call)
-        fast = ss.convert(dense.model, example)
-        differences[dense.name] = _difference(fast, dense.model, images)
-        add_converted(dense.name, 0.0, fast)
-    for run in runs:
-        fast = ss.convert(run.model, example)
-        differences[run.name] = _difference(fast, run.model, images)
-        ss.save(fast, run.path.parent / "model.safetensors")
-        add_converted(run.name, _removed(run.model), fast)
+    names = [run.name for run in trained] + [Path(file).stem for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two of the networks are called {name!r}; rename one directory or file")
+    progress = progress or Progress(enabled=False)
+    evaluation = _Evaluation(data, progress)
+    missing = evaluation.add_peers(dense, engines, threads) if dense else {}
+    for run in trained:
+        fast = evaluation.add_run(run)
+        if run is not dense:
+            ss.save(fast, run.path.parent / "model.safetensors")
     for file in files:
-        add_converted(Path(file).stem, 0.0, ss.load(file))
-
-    with progress.task(f"latency, {rounds} interleaved rounds", 1):
-        comparison = compare(calls, threads=threads, rounds=rounds)
-    _fill_latency(rows, comparison)
+        evaluation.add_network(Path(file).stem, ss.load(file))
+    progress.print(f"latency: {rounds} interleaved rounds of {len(evaluation.rows)} candidates")
+    comparison = compare(evaluation.calls, threads=threads, rounds=rounds)
+    _fill_latency(evaluation.rows, comparison)
     conditions = {
+        "model": trained[0].options["model"] if trained else names[0],
         "data": data.name,
         "size": data.size,
-        "images": len(data.val),
         "batch": 1,
         "threads": threads,
     }
-    masks = (
-        {name: column_mask(module) for name, module in masked_modules(runs[0].model).items()} if runs else {}
-    )
-    return Result(rows, differences, missing, masks, conditions, collect())
+    return Result(evaluation.rows, evaluation.differences, missing, evaluation.masks, conditions, collect())
+
+
+class _Evaluation:
+    """Collects rows (accuracy measured, latency not yet) and the calls to time for them."""
+
+    def __init__(self, data: ClassificationData, progress: Progress):
+        self.data, self.progress = data, progress
+        self.images = next(iter(data.val))[0].contiguous()
+        self.example = self.images[:1].clone()
+        self.rows: list[Row] = []
+        self.calls: dict[str, peers.Call] = {}
+        self.differences: dict[str, float] = {}
+        self.masks: dict[str, torch.Tensor] = {}
+
+    def add_peers(self, dense: Run, engines: Sequence[str], threads: int) -> dict[str, str]:
+        """The dense network in other engines; its accuracy is measured once, in torch."""
+        found = self._accuracy(dense.name, dense.model)
+        ready, missing = peers.build(engines, dense.model, self.example, threads)
+        for engine, call in ready.items():
+            self._add(Row(dense.name, engine, 0.0, found.top1, found.top5), call)
+        return missing
+
+    def add_run(self, run: Run) -> ConvertedModel:
+        """Convert a run, compare its scores with the trained network's, add it."""
+        fast = ss.convert(run.model, self.example)
+        with torch.inference_mode():
+            expected = run.model(self.images)
+            error = (fast(self.images) - expected).abs().max() / expected.abs().max()
+        self.differences[run.name] = error.item()
+        self.add_network(run.name, fast)
+        return fast
+
+    def add_network(self, name: str, network: ConvertedModel) -> None:
+        found = self._accuracy(f"{name}, converted", network)
+        work = ss.statistics(network)
+        removed = 1 - work.macs_kept / work.macs_dense if work.macs_dense else 0.0
+        example = self.example
+        self._add(Row(name, "semisparse", removed, found.top1, found.top5), lambda: network(example))
+        self.masks = self.masks or network.column_masks()
+
+    def _add(self, row: Row, call: peers.Call) -> None:
+        self.rows.append(row)
+        self.calls[row.key] = call
+
+    def _accuracy(self, name: str, model: nn.Module) -> Accuracy:
+        with self.progress.task(f"accuracy of {name}", len(self.data.val)) as advance:
+            return evaluate(model, self.data.val, advance=advance)
 
 
 def _dense_run(path: str | None, runs: Sequence[Run]) -> Run | None:
@@ -193,18 +214,6 @@ def _dense_run(path: str | None, runs: Sequence[Run]) -> Run | None:
 
 def _some(classes: Sequence[str]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:3])}...)"
-
-
-def _removed(model: nn.Module) -> float:
-    """Average fraction of output pixels removed over the masked layers; 0 without masks."""
-    ratios = [1 - column_mask(module).float().mean().item() for module in masked_modules(model).values()]
-    return sum(ratios) / len(ratios) if ratios else 0.0
-
-
-@torch.inference_mode()
-def _difference(converted: nn.Module, trained: nn.Module, images: torch.Tensor) -> float:
-    expected = trained(images)
-    return ((converted(images) - expected).abs().max() / expected.abs().max()).item()
 
 
 def _fill_latency(rows: Sequence[Row], comparison: Comparison) -> None:

@@ -18,8 +18,7 @@ class Row:
 
     network: str
     engine: str
-    sparse: bool
-    columns_removed: float  # of the masked layers' output pixels, on average
+    macs_removed: float  # fraction of the network's multiply-accumulates
     top1: float
     top5: float
     latency: float = 0.0
@@ -27,6 +26,10 @@ class Row:
     p90: float = 0.0
     speedup_torch: float | None = None  # over the dense network in torch
     speedup_dense: float | None = None  # over the dense network in semisparse
+
+    @property
+    def sparse(self) -> bool:
+        return self.macs_removed > 0
 
     @property
     def key(self) -> str:
@@ -53,7 +56,7 @@ class Result:
     machine: dict[str, str]
 
     def table(self) -> str:
-        titles = "network|engine|columns|top-1 %|top-5 %|latency ms|p10-p90|x torch|x own dense".split("|")
+        titles = "network|engine|MACs|top-1 %|top-5 %|latency ms|p10-p90|x torch|x own dense".split("|")
         return text_table([titles, *map(_cells, self.rows)], left=3)
 
     def as_dict(self) -> dict:
@@ -74,14 +77,23 @@ def write(result: Result, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     with replace_atomically(directory / "eval.json") as file:
         file.write(json.dumps(result.as_dict(), indent=1).encode())
-    points = [
-        Point(f"{row.network}, {row.engine}", row.sparse, row.latency, row.p10, row.p90, row.top1)
-        for row in result.rows
-    ]
-    conditions = result.conditions
-    text = f"{conditions['data']} at {conditions['size']} px, batch 1, {conditions['threads']} thread(s)"
-    draw(directory / "eval.png", "Column sparsity, dense against sparse", result.masks, points, text)
+    points = [Point(_label(row), row.sparse, row.latency, row.p10, row.p90, row.top1) for row in result.rows]
+    where = result.conditions
+    threads = "1 thread" if where["threads"] == 1 else f"{where['threads']} threads"
+    machine = f"{result.machine['cpu name']}, {result.machine['kernels']}"
+    draw(
+        directory / "eval.png",
+        f"{where['model']} on {where['data']}, dense against sparse",
+        result.masks,
+        points,
+        subtitle=f"{where['size']} px, batch 1, {threads}, {machine}",
+        latency_label="median latency, ms (bars: 10th to 90th percentile)",
+    )
     return [directory / "eval.json", directory / "eval.png"]
+
+
+def _label(row: Row) -> str:
+    return row.network if row.sparse else f"{row.network}, {row.engine}"
 
 
 def text_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -101,7 +113,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.network,
         row.engine,
-        f"-{100 * row.columns_removed:.0f}%" if row.columns_removed else "all",
+        f"-{100 * row.macs_removed:.1f}%" if row.macs_removed else "all",
         f"{row.top1:.2f}",
         f"{row.top5:.2f}",
         f"{row.latency:.3f}",

@@ -57,6 +57,11 @@ class ConvertedModel(nn.Module):
     def layers(self) -> tuple[LayerRecord, ...]:
         return self.graph.layers
 
+    def column_masks(self) -> dict[str, Tensor]:
+        """The masks of the layers that have one, by layer name: bool (OH, OW), True = computed."""
+        masks = {node.name: node.kwargs.get("mask") for node in self.graph.nodes}
+        return {x.name: self.get_buffer(masks[x.node].name) for x in self.layers if masks[x.node] is not None}
+
     def _build(self) -> None:
         self.code, constants = _generate(self.graph)
         # Registered with linecache so that tracebacks and profilers can show the lines.

@@ -26,6 +26,6 @@ fi
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 echo "== installing torch and the build tools (versions of constraints.txt)"
 # The extension is built against the torch that it will run with, so no isolated build environment.
-"${pip[@]}" install -q --progress-bar on -c constraints.txt torch numpy setuptools wheel ninja pybind11
+"${pip[@]}" install -q --progress-bar on --no-compile -c constraints.txt torch numpy setuptools wheel ninja pybind11
 echo "== building and installing semisparse[$extras]"
-"${pip[@]}" install -q --progress-bar on -c constraints.txt --no-build-isolation -e ".[$extras]"
+"${pip[@]}" install -q --progress-bar on --no-compile -c constraints.txt --no-build-isolation -e ".[$extras]"
