@@ -54,7 +54,6 @@ int choose_tap_group(const std::vector<int32_t>& offsets, int lanes, const Colum
     int64_t cost = 0;
     for (size_t v = 0; v * lanes < offsets.size(); ++v) {
       const int32_t* lane = &offsets[v * lanes];
-      if (neighbours(lane, lanes)) continue;
       const int windows = cut_windows(lane, lanes, reach, nullptr, nullptr);
       cost += int64_t{2} * windows * passes + int64_t{windows} * g.kernel_w;
     }
@@ -129,7 +128,7 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     PackVector vector;
     vector.base = lane[0];
     vector.window = static_cast<int32_t>(plan->windows.size());
-    if (!neighbours(lane, lanes))
+    if (plan->tap_group > 1 || !neighbours(lane, lanes))
       vector.windows = cut_windows(lane, lanes, reach, &plan->windows, &plan->indices);
     plan->vectors.push_back(vector);
   }

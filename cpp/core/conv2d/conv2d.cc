@@ -45,7 +45,7 @@ int choose_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, const RowRunKe
   return static_cast<int>(std::min(channels, 65535 / g.weight.taps()));
 }
 
-// One panel of one image, a range of filter blocks.
+// What run_panel works on: one image, one group.
 struct Task {
   const Conv2dGeometry* geometry;
   const PreparedWeight* weight;
@@ -53,95 +53,97 @@ struct Task {
   const ColumnPlan* plan;
   const RowRunKernels* kernels;
   const Conv2dOperands* operands;
-  const float* image;  // padded planes of the whole image
+  const float* planes;  // padded planes of the group's channels
   int64_t n;
+
+  // Output channel of filter f of a block, or -1 past the last.
+  int64_t filter(int block, int f) const {
+    const int at = block * kBlockFilters + f;
+    return at < group->filters ? weight->filters[static_cast<size_t>(group->first_position + at)] : -1;
+  }
 };
 
-void run_panel(const Task& t, int64_t group_index, const Panel& panel, int block_begin, int block_end) {
-  static thread_local AlignedBuffer panel_buffer, sum_buffer;
-  static thread_local std::vector<const float*> channel_pointers;
-  const Conv2dGeometry& g = *t.geometry;
-  const PreparedWeight::Group& group = *t.group;
-  const size_t width = static_cast<size_t>(panel.vectors) * static_cast<size_t>(t.kernels->lanes);
-  const size_t taps = static_cast<size_t>(g.weight.taps());
-  const int64_t plane = padded_plane(g), pixels = g.out_h() * g.out_w();
-  const int blocks = block_end - block_begin;
-
-  const auto filter_of = [&](int block, int f) -> int64_t {
-    const int at = block * kBlockFilters + f;
-    return at < group.filters ? t.weight->filters[static_cast<size_t>(group.first_position + at)] : -1;
-  };
-
-  float* sums = nullptr;
-  if (panel.vectors > 0) {
-    sums = sum_buffer.reserve(static_cast<size_t>(blocks) * kBlockFilters * width + 16);
-    // Until a block's first rows come, its sums are its bias.
-    static thread_local std::vector<char> started;
-    started.assign(static_cast<size_t>(blocks), 0);
-    const auto load_bias = [&](int block, float* bias) {
-      for (int f = 0; f < kBlockFilters; ++f) {
-        const int64_t filter = filter_of(block, f);
-        bias[f] = t.operands->bias != nullptr && filter >= 0 ? t.operands->bias[filter] : 0.0f;
-      }
-    };
-    static const RunBlock no_rows;
-    PackArgs pack;
-    pack.plan = t.plan;
-    pack.panel = &panel;
-    pack.kernel_h = static_cast<int>(g.weight.kernel_h);
-    pack.kernel_w = static_cast<int>(g.weight.kernel_w);
-    pack.tap_y = static_cast<int32_t>(g.dilation_h * padded_w(g));
-    pack.tap_x = static_cast<int32_t>(g.dilation_w);
-    const float* planes = t.image + group_index * g.weight.in_channels_per_group * plane;
-    for (const PreparedWeight::Chunk& chunk : group.chunks) {
-      channel_pointers.resize(static_cast<size_t>(chunk.channels));
-      for (int32_t c = 0; c < chunk.channels; ++c)
-        channel_pointers[static_cast<size_t>(c)] =
-            planes + group.channels[static_cast<size_t>(chunk.first_channel + c)] * plane;
-      float* packed = panel_buffer.reserve(static_cast<size_t>(chunk.channels) * taps * width);
-      pack.channels = channel_pointers.data();
-      pack.channel_count = chunk.channels;
-      pack.out = packed;
-      t.kernels->pack(pack);
-      for (int b = block_begin; b < block_end; ++b) {
-        const RunBlock& runs = t.weight->blocks[chunk.first_block + static_cast<size_t>(b)];
-        if (runs.counts[15] == 0 && runs.counts[0] == 0) continue;
-        const size_t i = static_cast<size_t>(b - block_begin);
-        float bias[kBlockFilters];
-        const float* init = nullptr;
-        if (!started[i]) {
-          load_bias(b, bias);
-          init = bias;
-          started[i] = 1;
-        }
-        t.kernels->gemm(panel.vectors, packed, width * sizeof(float), runs, init,
-                        sums + i * kBlockFilters * width, width);
-      }
-    }
-    for (int b = block_begin; b < block_end; ++b) {
-      const size_t i = static_cast<size_t>(b - block_begin);
-      if (started[i]) continue;
-      float bias[kBlockFilters];
-      load_bias(b, bias);
-      t.kernels->gemm(panel.vectors, nullptr, 0, no_rows, bias, sums + i * kBlockFilters * width, width);
-    }
+// Bias of a block's four filters, 0 past the last.
+void load_bias(const Task& t, int block, float* bias) {
+  for (int f = 0; f < kBlockFilters; ++f) {
+    const int64_t filter = t.filter(block, f);
+    bias[f] = t.operands->bias != nullptr && filter >= 0 ? t.operands->bias[filter] : 0.0f;
   }
+}
 
+void store_block(const Task& t, const Panel& panel, int block, const float* sums, size_t width) {
+  const Conv2dGeometry& g = *t.geometry;
+  const int64_t pixels = g.out_h() * g.out_w();
   StoreArgs store;
   store.plan = t.plan;
   store.panel = &panel;
   store.activation = t.operands->activation;
-  for (int b = block_begin; b < block_end; ++b) {
-    for (int f = 0; f < kBlockFilters; ++f) {
-      const int64_t filter = filter_of(b, f);
-      if (filter < 0) break;
-      const int64_t offset = (t.n * g.out_channels() + filter) * pixels;
-      store.acc =
-          sums + (static_cast<size_t>(b - block_begin) * kBlockFilters + static_cast<size_t>(f)) * width;
-      store.fill = t.operands->fill != nullptr ? t.operands->fill[filter] : 0.0f;
-      store.residual = t.operands->residual != nullptr ? t.operands->residual + offset : nullptr;
-      store.output = t.operands->output + offset;
-      t.kernels->store(store);
+  for (int f = 0; f < kBlockFilters; ++f) {
+    const int64_t filter = t.filter(block, f);
+    if (filter < 0) break;
+    const int64_t offset = (t.n * g.out_channels() + filter) * pixels;
+    store.acc = sums + static_cast<size_t>(f) * width;
+    store.fill = t.operands->fill != nullptr ? t.operands->fill[filter] : 0.0f;
+    store.residual = t.operands->residual != nullptr ? t.operands->residual + offset : nullptr;
+    store.output = t.operands->output + offset;
+    t.kernels->store(store);
+  }
+}
+
+void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end) {
+  static thread_local AlignedBuffer panel_buffer, sum_buffer;
+  static thread_local std::vector<const float*> channel_pointers;
+  static thread_local std::vector<char> started;
+  static const RunBlock no_rows;
+  const Conv2dGeometry& g = *t.geometry;
+  const PreparedWeight::Group& group = *t.group;
+  const size_t width = static_cast<size_t>(panel.vectors) * static_cast<size_t>(t.kernels->lanes);
+  const size_t taps = static_cast<size_t>(g.weight.taps()), chunks = group.chunks.size();
+  const int64_t plane = padded_plane(g);
+
+  if (panel.vectors == 0) {
+    for (int b = block_begin; b < block_end; ++b) store_block(t, panel, b, nullptr, 0);
+    return;
+  }
+  const size_t block_sums = kBlockFilters * width;
+  float* sums = sum_buffer.reserve(static_cast<size_t>(block_end - block_begin) * block_sums +
+                                   static_cast<size_t>(t.kernels->lanes));
+  started.assign(static_cast<size_t>(block_end - block_begin), 0);
+  PackArgs pack{};
+  pack.plan = t.plan;
+  pack.panel = &panel;
+  pack.kernel_h = static_cast<int>(g.weight.kernel_h);
+  pack.kernel_w = static_cast<int>(g.weight.kernel_w);
+  pack.tap_y = static_cast<int32_t>(g.dilation_h * padded_w(g));
+  pack.tap_x = static_cast<int32_t>(g.dilation_w);
+  for (size_t i = 0; i < std::max<size_t>(chunks, 1); ++i) {
+    const PreparedWeight::Chunk* chunk = i < chunks ? &group.chunks[i] : nullptr;  // null: no weight at all
+    if (chunk != nullptr) {
+      channel_pointers.resize(static_cast<size_t>(chunk->channels));
+      for (int32_t c = 0; c < chunk->channels; ++c)
+        channel_pointers[static_cast<size_t>(c)] =
+            t.planes + group.channels[static_cast<size_t>(chunk->first_channel + c)] * plane;
+      pack.channels = channel_pointers.data();
+      pack.channel_count = chunk->channels;
+      pack.out = panel_buffer.reserve(static_cast<size_t>(chunk->channels) * taps * width);
+      t.kernels->pack(pack);
+    }
+    const bool last = i + 1 >= chunks;
+    for (int b = block_begin; b < block_end; ++b) {
+      const size_t at = static_cast<size_t>(b - block_begin);
+      const RunBlock& runs =
+          chunk != nullptr ? t.weight->blocks[chunk->first_block + static_cast<size_t>(b)] : no_rows;
+      const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
+      if (any || (last && !started[at])) {
+        // Until a block's first rows come, its sums are its bias.
+        float bias[kBlockFilters];
+        if (!started[at]) load_bias(t, b, bias);
+        t.kernels->gemm(panel.vectors, pack.out, width * sizeof(float), runs, started[at] ? nullptr : bias,
+                        sums + at * block_sums, width);
+        started[at] = 1;
+      }
+      // Right after the block's last sums, so that the stores drain behind the next block's arithmetic.
+      if (last) store_block(t, panel, b, sums + at * block_sums, width);
     }
   }
 }
@@ -164,7 +166,7 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
     const int64_t copies = (channels + copy_channels - 1) / copy_channels;
     parallel.run(images * copies, [&](int64_t task) {
       const int64_t n = task / copies, c = task % copies * copy_channels;
-      copy_padded(g, operands.input, first + n, c, std::min(copy_channels, channels - c),
+      copy_padded(g, kernels, operands.input, first + n, c, std::min(copy_channels, channels - c),
                   padded + n * image + c * plane);
     });
     // Columns are the first thing to share out. Where they are too few, filters are: every share packs the
@@ -177,15 +179,10 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
       const int64_t share = task % shares, p = task / shares % panels,
                     group = task / shares / panels % groups;
       const int64_t n = task / shares / panels / groups;
-      Task t{&g,
-             &weight,
-             &weight.groups[static_cast<size_t>(group)],
-             &plan,
-             &kernels,
-             &operands,
-             padded + n * image,
-             first + n};
-      run_panel(t, group, plan.panels[static_cast<size_t>(p)], static_cast<int>(blocks * share / shares),
+      const float* planes = padded + n * image + group * g.weight.in_channels_per_group * plane;
+      const Task t{&g,     &weight,  &weight.groups[static_cast<size_t>(group)], &plan, &kernels, &operands,
+                   planes, first + n};
+      run_panel(t, plan.panels[static_cast<size_t>(p)], static_cast<int>(blocks * share / shares),
                 static_cast<int>(blocks * (share + 1) / shares));
     });
   }

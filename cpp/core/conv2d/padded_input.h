@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/conv2d/conv2d.h"
+#include "core/row_run/row_run.h"
 
 namespace semisparse {
 
@@ -20,7 +21,7 @@ inline int64_t padded_plane(const Conv2dGeometry& g) {
 }
 
 // Copies channels [first, first + count) of image n, any strides, to `out`, padded_plane() elements each.
-void copy_padded(const Conv2dGeometry& g, const ConstTensor4& input, int64_t n, int64_t first, int64_t count,
-                 float* out);
+void copy_padded(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,
+                 int64_t first, int64_t count, float* out);
 
 }  // namespace semisparse

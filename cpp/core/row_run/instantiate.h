@@ -4,6 +4,7 @@
 
 #include "core/row_run/micro_kernel.h"
 #include "core/row_run/pack_panel.h"
+#include "core/row_run/pad_plane.h"
 #include "core/row_run/row_run.h"
 #include "core/row_run/store_panel.h"
 
@@ -16,6 +17,7 @@
                                         isa_::Vec::max_vectors,         \
                                         supported_,                     \
                                         gemm<isa_::Vec>,                \
+                                        pad_plane<isa_::Vec>,           \
                                         pack_panel<isa_::Vec>,          \
                                         store_panel<isa_::Vec>};        \
   }

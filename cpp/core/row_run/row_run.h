@@ -47,6 +47,14 @@ struct PackArgs {
   float* out;            // row (channel * kernel_h + ky) * kernel_w + kx, `panel->vectors` vectors a row
 };
 
+// One (height, width) plane, rows stride_h apart, into the middle of zeros: rows of out are `pitch` = width +
+// 2 * pad_w.
+struct PadArgs {
+  const float* in;
+  int64_t height, width, stride_h, pad_h, pad_w, pitch;
+  float* out;
+};
+
 struct StoreArgs {
   const float* acc;  // one filter's sums over the panel's columns
   const ColumnPlan* plan;
@@ -68,6 +76,7 @@ struct RowRunKernels {
   // `row_bytes` lie between its rows. init: sums start from these 4 values instead of from acc, or null.
   void (*gemm)(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
                float* acc, size_t acc_stride);
+  void (*pad)(const PadArgs& args);
   void (*pack)(const PackArgs& args);
   void (*store)(const StoreArgs& args);
 };
