@@ -10,7 +10,7 @@ from semisparse.recipe import Columns
 
 
 @pytest.mark.parametrize("columns", SPARSITIES, ids=imposed.label)
-@pytest.mark.parametrize("layer", RESNET18, ids=str)
+@pytest.mark.parametrize("layer", RESNET18, ids="{0.channels}x{0.side}".format)  # no @ in -k
 @pytest.mark.parametrize("threads", [1, 2], ids="{}threads".format)
 def test_conv2d(benchmark, record, layer: Layer, columns: Columns, threads: int):
     calls, comparison = measure(layer, [imposed.columns(0.0), columns], threads=threads, rounds=10)
