@@ -51,7 +51,7 @@ VERSION = 1
 
 OPERATORS = frozenset(
     """
-    semisparse.conv2d.packed semisparse.conv2d.default semisparse.linear.default
+    semisparse.conv2d.packed semisparse.conv2d.default
 
     aten.conv1d.default aten.conv2d.default aten.conv2d.padding aten.conv3d.default
     aten.conv_transpose1d.default aten.conv_transpose2d.input aten.conv_transpose3d.input
@@ -73,7 +73,7 @@ OPERATORS = frozenset(
     aten.relu.default aten.relu6.default aten.hardtanh.default aten.leaky_relu.default aten.prelu.default
     aten.elu.default aten.celu.default aten.selu.default aten.gelu.default aten.silu.default
     aten.mish.default aten.hardswish.default aten.hardsigmoid.default aten.sigmoid.default aten.tanh.default
-    aten.softplus.default aten.log_sigmoid.default aten.softsign.default aten.softmax.int
+    aten.softplus.default aten.log_sigmoid.default aten.softmax.int
     aten._softmax.default aten.log_softmax.int aten.glu.default aten.threshold.default
 
     aten.add.Tensor aten.add.Scalar aten.sub.Tensor aten.sub.Scalar aten.rsub.Scalar aten.mul.Tensor

@@ -1,10 +1,13 @@
 """Saving and loading converted models: one safetensors file, no pickle.
 
-The file holds the constant tensors; its metadata holds the graph as JSON (`semisparse.graph`) under
-``graph``, and the CRC-32 of that text under ``graph_crc32``. The graph declares dtype, shape and CRC-32 of
-every tensor. So damage is found when the file is loaded. Checksums do not protect from malice: what does is
-that a graph can only name operators of a fixed vocabulary, that every field is validated, and that packed
-weights are bounds-checked by the operators.
+The file holds the constant tensors. Its metadata has one entry, ``graph``: a line with the CRC-32 of the
+rest as eight hexadecimal digits, then the graph as JSON (`semisparse.graph`), which declares dtype, shape
+and CRC-32 of every tensor. (One entry, as safetensors writes several in random order: saving a model twice
+gives equal files.)
+
+Checksums find damage; they do not protect from malice. What does is that a graph can only name operators of
+a fixed vocabulary, that every field is validated, and that the operators check packed weights and masks
+themselves.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def save(model: ConvertedModel, path: str | os.PathLike) -> None:
     }
     graph = Graph(model.graph.inputs, specs, model.graph.nodes, model.graph.output, model.graph.layers)
     text = graph.to_json(producer=f"semisparse {semisparse.__version__}")
-    content = serialize(tensors, {"graph": text, "graph_crc32": str(zlib.crc32(text.encode()))})
+    content = serialize(tensors, {"graph": f"{zlib.crc32(text.encode()):08x}\n{text}"})
     with replace_atomically(path) as file:
         file.write(content)
 
@@ -71,13 +74,13 @@ def load(path: str | os.PathLike) -> ConvertedModel:
 
 
 def _graph(metadata: dict[str, str]) -> Graph:
-    text = metadata.get("graph")
-    if text is None:
+    if "graph" not in metadata:
         raise ValueError(
             f"its metadata has no 'graph' (only {sorted(metadata)}); weights alone cannot be run. "
             "Convert the model and write it with semisparse.save"
         )
-    if metadata.get("graph_crc32") != str(zlib.crc32(text.encode())):
+    checksum, _, text = metadata["graph"].partition("\n")
+    if checksum != f"{zlib.crc32(text.encode()):08x}":
         raise ValueError("the graph does not match its checksum: the file is damaged, write or copy it again")
     return Graph.from_json(text)
 

@@ -217,7 +217,8 @@ class _Lowering:
 
     def _fresh(self, name: str) -> str:
         """A valid, unused name like `name`."""
-        base = re.sub(r"\W", "_", name, flags=re.ASCII).lstrip("_0123456789")[:200] or "value"
+        base = re.sub(r"\W", "_", name, flags=re.ASCII).lstrip("_")[:200] or "value"
+        base = f"layer_{base}" if base[0].isdigit() else base
         base = base if valid_name(base) else base + "_"
         name, count = base, 1
         while name in self._used:

@@ -160,7 +160,7 @@ def _export(model: nn.Module, example: list[Tensor], free_size: bool) -> tuple[E
     first_line = str(error).partition("\n")[0]
     raise ValueError(
         "this model cannot be captured as a graph. torch.export, which does this, needs an example_input "
-        "that the model accepts, and a forward pass whose control flow is independent of tensor values. It says: "
+        "that the model accepts, and a forward pass whose control flow is independent of tensor values: "
         f"{type(error).__name__}: {first_line}"
     ) from error
 

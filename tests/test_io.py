@@ -1,0 +1,239 @@
+"""One safetensors file, no pickle: round trips, damage, and files that mean harm."""
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import zlib
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import semisparse as ss
+from semisparse import masking
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+    model[1].running_mean.normal_()
+    masking.attach_column_mask(model[0], torch.rand(6, 8) > 0.3)
+    return ss.convert(model, torch.randn(1, 2, 6, 8))
+
+
+X = torch.randn(2, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def path(network, tmp_path):
+    ss.save(network, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_round_trip(network, path):
+    loaded = ss.load(path)
+    assert torch.equal(loaded(X), network(X))
+    assert loaded.layers == network.layers
+    ss.save(loaded, path)  # over itself, and the same bytes
+    first = path.read_bytes()
+    ss.save(ss.load(path), path)
+    assert path.read_bytes() == first
+
+
+def test_fresh_process_without_the_model_class(network, path):
+    torch.save(X, path.with_name("x.pt"))
+    code = (
+        "import sys, semisparse, torch\n"
+        f"model = semisparse.load({str(path)!r})\n"
+        f"y = model(torch.load({str(path.with_name('x.pt'))!r}))\n"
+        f"torch.save(y, {str(path.with_name('y.pt'))!r})\n"
+        "print(sorted(m for m in ('torchvision', 'semisparse.convert') if m in sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
+    assert torch.equal(torch.load(path.with_name("y.pt"), weights_only=True), network(X))
+
+
+def test_saving_is_atomic(network, path, monkeypatch):
+    before = path.read_bytes()
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        ss.save(network, path)
+    assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
+
+
+def test_only_converted_models_are_saved(tmp_path):
+    with pytest.raises(ValueError, match="is a Linear; use semisparse.convert"):
+        ss.save(nn.Linear(1, 1), tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_operators_outside_of_the_vocabulary_are_not_saved(tmp_path):
+    class Sorting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 1)
+
+        def forward(self, x):
+            return torch.linalg.matrix_exp(self.conv(x))
+
+    fast = ss.convert(Sorting(), torch.randn(2, 2, 3, 3))
+    with pytest.raises(ValueError, match="linalg_matrix_exp.*cannot be saved"):
+        ss.save(fast, tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        ss.load(tmp_path / "nothing.safetensors")
+    with pytest.raises(OSError):
+        ss.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 8, b"\xff" * 100, b"PK\x03\x04" + b"\0" * 100, b"{}"])
+def test_foreign_files(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ValueError, match="not a usable semisparse model"):
+        ss.load(tmp_path / "x")
+
+
+def test_plain_safetensors(tmp_path):
+    safetensors.torch.save_file({"w": torch.zeros(3)}, tmp_path / "x", {"format": "pt"})
+    with pytest.raises(ValueError, match="metadata has no 'graph'.*Convert the model"):
+        ss.load(tmp_path / "x")
+
+
+def test_truncations_are_refused(path, tmp_path):
+    content = path.read_bytes()
+    cuts = {0, 1, 7, 8, 9, len(content) - 1, *random.Random(0).sample(range(len(content)), 60)}
+    for cut in cuts:
+        (tmp_path / "x").write_bytes(content[:cut])
+        with pytest.raises(ValueError):
+            ss.load(tmp_path / "x")
+
+
+def test_every_changed_byte_is_noticed(network, path, tmp_path):
+    content, generator = path.read_bytes(), random.Random(0)
+    expected = network(X)
+    for position in [*range(24), *generator.sample(range(len(content)), 300)]:
+        changed = bytearray(content)
+        changed[position] ^= generator.randrange(1, 256)
+        (tmp_path / "x").write_bytes(changed)
+        try:
+            loaded = ss.load(tmp_path / "x")
+        except ValueError:
+            continue
+        # Only where the change means nothing, such as white space of the header.
+        assert torch.equal(loaded(X), expected)
+
+
+def rewrite(path, change):
+    """Write the file again with a changed graph document and correct checksums, as an attacker would."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    entry = json.loads(content[8 : 8 + size])["__metadata__"]["graph"]
+    document = json.loads(entry.partition("\n")[2])
+    tensors = safetensors.torch.load(content)
+    change(document, tensors)
+    text = json.dumps(document)
+    entry = f"{zlib.crc32(text.encode()):08x}\n{text}"
+    path.write_bytes(safetensors.torch.save(tensors, {"graph": entry}))
+
+
+def node(document, op):
+    return next(n for n in document["nodes"] if n["op"] == op)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d, t: d["nodes"][0].update(op="os.system"), "'os.system', which is not in the vocabulary"),
+        (lambda d, t: d["nodes"][0].update(op="builtins.exec"), "not in the vocabulary"),
+        (lambda d, t: d["nodes"][0].update(name="x=__import__('os')"), "expected letters"),
+        (lambda d, t: d["inputs"][0].update(name="x=print(1)"), "expected letters"),
+        (lambda d, t: d["nodes"][0]["kwargs"].update({"mask=1,x": 1}), "expected letters"),
+        (lambda d, t: d["nodes"][0]["kwargs"].update(nonsense=1), "does not fit its schema"),
+        (lambda d, t: node(d, "aten.max_pool2d.default").update(args=[]), "does not fit its schema"),
+        (
+            lambda d, t: node(d, "aten.max_pool2d.default").update(op="operator.getitem"),
+            "operator.getitem with",
+        ),
+        (lambda d, t: d.update(version=99), "newer semisparse"),
+        (lambda d, t: t.pop("layer_0_packed"), "is missing"),
+        (lambda d, t: t.update(more=torch.zeros(1)), "'more' that the graph does not declare"),
+        (lambda d, t: t.update(layer_0_fill=torch.zeros(4, dtype=torch.float64)), "checksum"),
+        (
+            lambda d, t: (
+                t.update(layer_0_fill=torch.zeros(5)),
+                d["tensors"]["layer_0_fill"].update(crc32=None),
+            ),
+            "declared as",
+        ),
+    ],
+)
+def test_hostile_files_are_refused(path, change, message):
+    rewrite(path, change)
+    with pytest.raises(ValueError, match=message):
+        ss.load(path)
+
+
+def declare(document, tensors):
+    """Make the declarations agree with the tensors again."""
+    for name, tensor in tensors.items():
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        document["tensors"][name] = {
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": list(tensor.shape),
+            "crc32": zlib.crc32(raw),
+        }
+
+
+def test_text_in_arguments_is_never_code(path):
+    def change(document, tensors):
+        document["nodes"][0]["kwargs"]["activation"] = "none')+__import__('os').system('x')+('"
+
+    rewrite(path, change)
+    with pytest.raises(ValueError, match="activation"):
+        ss.load(path)(X)
+
+
+def test_consistent_but_senseless_tensors_are_refused_when_run(path):
+    """Packed weights and masks that pass every check of the file still meet the operators' own."""
+
+    def foreign_weights(document, tensors):
+        for name, tensor in list(tensors.items()):
+            if name.endswith("packed"):
+                tensors[name] = torch.arange(tensor.numel(), dtype=torch.uint8)
+        declare(document, tensors)
+
+    rewrite(path, foreign_weights)
+    with pytest.raises(ValueError, match="pack"):
+        ss.load(path)(X)
+
+    def small_mask(document, tensors):
+        for name in tensors:
+            if name.endswith("mask"):
+                tensors[name] = torch.ones(2, 2, dtype=torch.bool)
+        declare(document, tensors)
+
+    rewrite(path, small_mask)
+    with pytest.raises((RuntimeError, ValueError), match="mask"):
+        ss.load(path)(X)
