@@ -68,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     args = parser().parse_args(argv)
+    for name in ("threads", "rounds", "batch_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
     runs = [load_run(path) for path in args.run]
     if not runs and not args.model:
         raise ValueError("nothing to evaluate: give --run DIR or --model FILE.safetensors")

@@ -110,6 +110,12 @@ def test_nothing_to_evaluate():
         evaluate()
 
 
+@pytest.mark.parametrize("option", ["--threads", "--rounds", "--batch-size"])
+def test_counts_below_one_are_refused(option):
+    with pytest.raises(ValueError, match=f"{option} is 0, expected at least 1"):
+        classify.main(["--run", "anywhere", option, "0"])
+
+
 def test_model_file_alone_needs_data(tmp_path):
     with pytest.raises(ValueError, match="--data is needed"):
         evaluate("--model", tmp_path / "model.safetensors")
