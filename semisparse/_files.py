@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +11,11 @@ from pathlib import Path
 
 @contextmanager
 def replace_atomically(path: str | os.PathLike) -> Iterator:
-    """A binary file object whose content appears at `path`, all at once, when the block ends without
-    error."""
+    """A binary file object whose content appears at `path`, all at once, when the block ends normally."""
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Not tempfile: it makes files that only their owner may read, and `path` would stay so.
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -22,5 +23,5 @@ def replace_atomically(path: str | os.PathLike) -> Iterator:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -168,7 +168,7 @@ class _Run:
 
             example = torch.zeros(1, 3, args.size, args.size, device=self.device)
             self.sparsifier = Sparsifier(
-                self.model, recipe, example, total_steps=self.total_steps, seed=args.seed
+                self.model, recipe, example, total_steps=self.total_steps or None, seed=args.seed
             )
             self.progress.print(self.sparsifier.describe())
         self.optimizer = make_optimizer(
@@ -260,6 +260,7 @@ class _Run:
         if distributed.rank() == 0:
             with replace_atomically(self.directory / "summary.json") as file:
                 file.write(json.dumps(summary, indent=1).encode())
+            self._export(evaluated)
         distributed.barrier()
         progress.print(f"{self.directory}: {accuracy}")
         return summary
@@ -319,6 +320,10 @@ class _Run:
         return accuracy
 
     def _evaluate(self, model: nn.Module, what: str) -> Accuracy:
+        if distributed.active():  # every rank has BatchNorm statistics of its own; rank 0's are saved
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    distributed.broadcast_(buffer)
         with self.progress.task(what, len(self.data.val)) as bar:
             return evaluate(model, self.data.val, precision=self.precision, advance=bar)
 
@@ -345,6 +350,13 @@ class _Run:
                 },
             )
         distributed.barrier()
+
+    def _export(self, model: nn.Module) -> None:
+        """The network for deployment. Everything else is saved by now: a failure here loses nothing."""
+        import semisparse as ss
+
+        example = torch.zeros(1, 3, self.args.size, self.args.size)
+        ss.save(ss.convert(copy.deepcopy(model).cpu().eval(), example), self.directory / "model.safetensors")
 
     def _test_only(self, start: dict | None, resumed: dict | None) -> dict:
         if resumed:

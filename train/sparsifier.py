@@ -234,16 +234,19 @@ class Sparsifier:
         return 1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks) if masks else 0.0
 
     def describe(self) -> str:
-        """One line a layer: output size, ratio, granularity, criterion, schedule."""
+        """One line a layer: output size, columns that will go, granularity, criterion, schedule."""
         if not self.columns:
             return "the recipe makes no layer sparse"
         width = max(map(len, self.columns))
-        lines = [
-            f"{name:<{width}}  {'x'.join(map(str, self.sizes[name])):>9}  columns {c.ratio:g} "
-            f"{c.granularity} "
-            f"{c.criterion} {c.begin:g}..{c.end:g}"
-            for name, c in self.columns.items()
-        ]
+        lines = []
+        for name, c in self.columns.items():
+            # Small maps and coarse units cannot meet every ratio: say what will really be removed.
+            mask = make_mask(torch.zeros(self.sizes[name]), c.ratio, c.granularity, c.round_to)
+            size = "x".join(map(str, mask.shape))
+            lines.append(
+                f"{name:<{width}}  {size:>9}  {int((~mask).sum()):>6} of {mask.numel():<6} columns removed "
+                f"({c.ratio:g} {c.granularity} {c.criterion}, {c.begin:g}..{c.end:g})"
+            )
         return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+import semisparse as ss
 from semisparse.masking import column_mask, masked_modules
 from semisparse.recipe import Recipe
 from semisparse.train.checkpoint import load_checkpoint
@@ -66,7 +67,12 @@ def sparse(dense, recipe, tmp_path_factory):
 def test_dense_run_learns_and_leaves_its_files(dense):
     directory, summary = dense
     assert summary["top1"] > 80 and summary["pictures"] == 360
-    assert sorted(os.listdir(directory)) == ["checkpoint.pt", "log.jsonl", "summary.json"]
+    assert sorted(os.listdir(directory)) == [
+        "checkpoint.pt",
+        "log.jsonl",
+        "model.safetensors",
+        "summary.json",
+    ]
     assert json.loads((directory / "summary.json").read_text()) == summary
     rows = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3] and rows[-1]["top1"] == summary["top1"]
@@ -83,6 +89,9 @@ def test_sparse_run_keeps_accuracy_and_masks(sparse, dense):
     assert set(masked) == set(summary["columns"]) and "layer4.1.conv2" not in masked and len(masked) == 15
     mask = column_mask(masked["layer1.0.conv1"])
     assert mask.shape == (8, 8) and int((~mask).sum()) == 20  # five runs of four are closest to 0.3 * 64
+    x = torch.randn(2, 3, 32, 32)
+    converted, trained = ss.load(directory / "model.safetensors")(x), run.model(x)
+    assert (converted - trained).abs().max() < 1e-4 * trained.abs().max()
     # The averaged weights are what was evaluated, and what comes back, with the frozen masks.
     state = load_checkpoint(directory / "checkpoint.pt")
     average = state["model_ema"]["module"]
