@@ -82,8 +82,10 @@ class SaliencyCriterion:
     """Learned: a moving average of each column's Fisher information, measured while training (see
     saliency.py).
 
-    Scores are smoothed with their neighbours' (`SMOOTHING`), and mixed with what the other layers say about
-    the same part of the picture (`COHERENCE`).
+    Each layer is ranked on its own. Masks of different layers still come out coherent, since what matters to
+    one layer matters to its neighbours (mostly the middle of the picture, and the phase that a strided
+    convolution behind it reads most). Masks grow with the schedule, and every selection starts from the
+    average alone, so a column that was removed too early comes back.
     """
 
     selects_every_step = False
