@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help="a sparse training run; may be repeated. It is converted, and model.safetensors written into it",
+        help="a training run, converted for the comparison; may be repeated",
     )
     result.add_argument(
         "--model",
@@ -122,7 +122,7 @@ def measure(
     """Evaluate sparse runs and model files against the dense run.
 
     The accuracy of a run is that of the *converted* network, which is also what is timed; `differences` says
-    how far its scores are from those of the trained one. The converted network is saved beside the run.
+    how far its scores are from those of the trained one.
 
     Raises:
         ValueError: a model whose classes are not those of the data.
@@ -142,9 +142,7 @@ def measure(
     evaluation = _Evaluation(data, progress)
     missing = evaluation.add_peers(dense, engines, threads) if dense else {}
     for run in trained:
-        fast = evaluation.add_run(run)
-        if run is not dense:
-            ss.save(fast, run.path.parent / "model.safetensors")
+        evaluation.add_run(run)
     for file in files:
         evaluation.add_network(Path(file).stem, ss.load(file))
     progress.print(f"latency: {rounds} interleaved rounds of {len(evaluation.rows)} candidates")
@@ -180,7 +178,7 @@ class _Evaluation:
             self._add(Row(dense.name, engine, 0.0, found.top1, found.top5), call)
         return missing
 
-    def add_run(self, run: Run) -> ConvertedModel:
+    def add_run(self, run: Run) -> None:
         """Convert a run, compare its scores with the trained network's, add it."""
         fast = ss.convert(run.model, self.example)
         with torch.inference_mode():
@@ -188,7 +186,6 @@ class _Evaluation:
             error = (fast(self.images) - expected).abs().max() / expected.abs().max()
         self.differences[run.name] = error.item()
         self.add_network(run.name, fast)
-        return fast
 
     def add_network(self, name: str, network: ConvertedModel) -> None:
         found = self._accuracy(f"{name}, converted", network)
