@@ -1,5 +1,6 @@
-"""Called by torch at the end of its own import (entry point group ``torch.backends``), in every process that has
-this package installed; so it costs nothing and loads nothing unless the program imported semisparse before torch."""
+"""Called by torch at the end of its own import (entry point group ``torch.backends``), in every process that
+has this package installed; so it costs nothing and loads nothing unless the program imported semisparse
+before torch."""
 
 import sys
 

@@ -8,7 +8,7 @@ Both share the objects of ``cpp/core``, whose files and per-file instruction set
 
 Environment:
     CXX, CXXFLAGS, LDFLAGS     compiler and additional flags (ccache is used where it is installed).
-    MAX_JOBS                   compilations at the same time; default 2 (a file that includes torch takes 1-2 GB).
+    MAX_JOBS                   compilations at the same time; default 2 (torch's headers take 1 GB each).
     SEMISPARSE_ARCH            target architecture, when cross-compiling: x86_64 or aarch64.
     SEMISPARSE_TORCH_DIR       directory of the torch package to build against; default: the installed one.
     SEMISPARSE_WITHOUT_TORCH=1 only the numpy runtime, for boards without torch.
@@ -51,7 +51,9 @@ def core_sources() -> list[tuple[Path, list[str]]]:
         if not fields[0]:
             continue
         if len(fields) not in (1, 3):
-            raise SystemExit(f"{listing.relative_to(ROOT)}: expected 'path' or 'path | arch | flags', found {line!r}")
+            raise SystemExit(
+                f"{listing.relative_to(ROOT)}: expected 'path' or 'path | arch | flags', found {line!r}"
+            )
         if len(fields) == 1 or fields[1] == target_architecture():
             sources.append((listing.parent / fields[0], shlex.split(fields[2]) if len(fields) == 3 else []))
     return sources
@@ -73,17 +75,20 @@ def torch_directory() -> Path:
         if (directory / "include/torch/library.h").is_file():
             return directory
     raise SystemExit(
-        "semisparse builds its operators against the torch it will run with, but no torch >= 2.9 was found in "
+        "semisparse builds its operators against the torch it will run with, but no torch was found in "
         + ", ".join(map(str, candidates))
         + ".\nInstall one first, for example\n"
         "    pip install torch --index-url https://download.pytorch.org/whl/cpu\n"
-        "or set SEMISPARSE_TORCH_DIR to its package directory, or set SEMISPARSE_WITHOUT_TORCH=1 to build only the "
-        "numpy runtime."
+        "or set SEMISPARSE_TORCH_DIR to its package directory, or set SEMISPARSE_WITHOUT_TORCH=1 to build "
+        "only the numpy runtime."
     )
 
 
 def torch_version(directory: Path) -> str:
-    return re.search(r"__version__\s*=\s*['\"]([^'\"]+)", (directory / "version.py").read_text()).group(1)
+    version = re.search(r"__version__\s*=\s*['\"]([^'\"]+)", (directory / "version.py").read_text()).group(1)
+    if tuple(map(int, version.split(".")[:2])) < (2, 9):
+        raise SystemExit(f"semisparse needs torch 2.9 or newer, found {version}: pip install --upgrade torch")
+    return version
 
 
 class NinjaFile:
@@ -115,7 +120,10 @@ class NinjaFile:
 
     def compile(self, source: Path, flags: list[str]) -> Path:
         target = self.directory / source.relative_to(ROOT / "cpp").with_suffix(".o")
-        self.lines += [f"build {self.path(target)}: compile {self.path(source)}", f"  flags = {self.flags(flags)}"]
+        self.lines += [
+            f"build {self.path(target)}: compile {self.path(source)}",
+            f"  flags = {self.flags(flags)}",
+        ]
         return target
 
     def link(self, target: Path, objects: list[Path], flags: list[str]) -> Path:
@@ -130,28 +138,38 @@ class NinjaFile:
         (self.directory / "build.ninja").write_text("\n".join(self.lines) + "\n")
         jobs = os.environ.get("MAX_JOBS", "2")
         if subprocess.run([ninja, "-C", str(self.directory), "-j", jobs]).returncode != 0:
-            raise SystemExit(f"semisparse: compilation failed, see above; ninja -C {self.directory} repeats it")
+            raise SystemExit(
+                f"semisparse: compilation failed, see above; ninja -C {self.directory} repeats it"
+            )
 
 
 class BuildNative(build_ext):
     def get_ext_filename(self, name: str) -> str:
         # The operator library is no Python module, so its name carries no Python version.
-        return name.replace(".", os.sep) + ".so" if name.endswith(OPERATORS.split(".")[1]) else super().get_ext_filename(name)
+        if name.split(".")[-1] == OPERATORS.split(".")[-1]:
+            return name.replace(".", os.sep) + ".so"
+        return super().get_ext_filename(name)
 
     def build_extensions(self) -> None:
         torch = None if WITHOUT_TORCH else torch_directory()
         label = "no-torch" if torch is None else "torch-" + torch_version(torch)
-        # Not setuptools' build_temp: pip makes that a new directory every time, and nothing would be incremental.
+        # Not setuptools' build_temp: pip makes that anew every time, and nothing would be incremental.
         directory = ROOT / "build" / f"{target_architecture()}-{sys.implementation.cache_tag}-{label}"
         directory.mkdir(parents=True, exist_ok=True)
         ninja = NinjaFile(directory)
 
-        common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall", "-Wextra"]
-        common += ["-ffunction-sections", "-fdata-sections", f"-I{ROOT / 'cpp'}"]
+        common = ["-std=c++17", "-O3", "-fPIC", "-Wall", "-Wextra", f"-I{ROOT / 'cpp'}"]
+        common += [
+            "-fvisibility=hidden",
+            "-fvisibility-inlines-hidden",
+            "-ffunction-sections",
+            "-fdata-sections",
+        ]
         # Error messages hold __FILE__: show paths inside the project, not those of the machine that built it.
         common += [f"-ffile-prefix-map={ROOT}/="]
         user_flags = shlex.split(os.environ.get("CXXFLAGS", ""))
-        linking = ["-Wl,-O1", "-Wl,--gc-sections", "-Wl,--as-needed"] + shlex.split(os.environ.get("LDFLAGS", ""))
+        linking = ["-Wl,-O1", "-Wl,--gc-sections", "-Wl,--as-needed"]
+        linking += shlex.split(os.environ.get("LDFLAGS", ""))
 
         core = [ninja.compile(source, common + flags + user_flags) for source, flags in core_sources()]
         built = {RUNTIME: self._runtime(ninja, core, common + user_flags, linking)}
@@ -177,11 +195,13 @@ class BuildNative(build_ext):
         return ninja.link(ninja.directory / "_core.so", objects + core, linking + ["-pthread"])
 
     @staticmethod
-    def _operators(ninja: NinjaFile, core: list[Path], common: list[str], linking: list[str], torch: Path) -> Path:
+    def _operators(
+        ninja: NinjaFile, core: list[Path], common: list[str], linking: list[str], torch: Path
+    ) -> Path:
         include = torch / "include"
         flags = common + ["-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")]
-        # Without -fopenmp at::parallel_for is silently serial. It is not given to the linker: torch brings its own
-        # OpenMP runtime, and a second one would not know torch.set_num_threads.
+        # Without -fopenmp at::parallel_for is silently serial. It is not given to the linker: torch brings
+        # its own OpenMP runtime, and a second one would not know torch.set_num_threads.
         flags += ["-fopenmp", f"-ffile-prefix-map={include}/="]
         objects = [ninja.compile(source, flags) for source in sorted((ROOT / "cpp/torch").glob("*.cpp"))]
         linking = linking + [f"-L{torch / 'lib'}", "-Wl,--no-as-needed", "-lc10", "-ltorch_cpu", "-ltorch"]
@@ -195,7 +215,9 @@ def packages() -> tuple[list[str], dict[str, str]]:
     for folder in ("train", "eval"):
         if (ROOT / folder / "__init__.py").is_file():
             folders[f"semisparse.{folder}"] = folder
-            names += [f"semisparse.{folder}"] + [f"semisparse.{folder}.{name}" for name in find_packages(folder)]
+            names += [f"semisparse.{folder}"] + [
+                f"semisparse.{folder}.{name}" for name in find_packages(folder)
+            ]
     return names, folders
 
 

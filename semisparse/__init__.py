@@ -1,8 +1,8 @@
-"""semisparse: convolutional networks made fast on CPUs, ARM first, by sparsity that training arranges on purpose.
+"""Convolutional networks made fast on CPUs, ARM first, by sparsity that training arranges on purpose.
 
-Importing this package is cheap and does not import torch, so that `semisparse.runtime` works on a board that has
-none. Names load what they need when they are first used. The PyTorch operators (`torch.ops.semisparse.*`) are there
-as soon as both torch and this package have been imported, in either order.
+Importing this package is cheap and does not import torch, so that `semisparse.runtime` works on a board that
+has none. Names load what they need when they are first used. The PyTorch operators (`torch.ops.semisparse.*`)
+are there as soon as both torch and this package have been imported, in either order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ __version__ = "0.1.0"
 _FUNCTIONS = {
     "Recipe": "semisparse.recipe",
     "convert": "semisparse.convert",
-    "explain": "semisparse.explain",
+    "cpu_info": "semisparse.runtime",
+    "kernel_name": "semisparse.runtime",
     "load": "semisparse.io",
     "save": "semisparse.io",
     "statistics": "semisparse.statistics",
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 
 class _Package(ModuleType):
-    """Lets a function and the module that holds it share a name: `semisparse.convert(model, x)` stays a function when
-    Python's import system, having imported the module `semisparse.convert`, stores it as an attribute here."""
+    """Lets a function and the module that holds it share a name: `semisparse.convert(model, x)` stays a
+    function when Python's import system, having imported the module `semisparse.convert`, stores it as an
+    attribute here."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FUNCTIONS and isinstance(value, ModuleType):

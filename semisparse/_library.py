@@ -19,7 +19,7 @@ _registered = False
 
 
 def built_for_torch() -> str | None:
-    """Version of torch that the operator library was compiled against, None if there is no library or no such mark."""
+    """Version of torch that the library was compiled against; None if there is no library or no such mark."""
     if not LIBRARY.is_file():
         return None
     content = LIBRARY.read_bytes()
@@ -54,21 +54,21 @@ def _load(torch) -> None:
     if not LIBRARY.is_file():
         raise RuntimeError(
             f"semisparse's operator library is missing: there is no {LIBRARY}.\n"
-            "It is made when the package is installed; this looks like a source tree that was put on the path without "
+            "It is made when the package is installed; this looks like a source tree put on the path without "
             f"installing it, or a build with SEMISPARSE_WITHOUT_TORCH=1.\n{_REBUILD}"
         )
     built, running = built_for_torch(), torch.__version__.split("+")[0]
     if built is not None and built.split(".")[:2] != running.split(".")[:2]:
         raise RuntimeError(
-            f"semisparse's operator library was built for torch {built}, but torch {running} is running; PyTorch's "
-            f"C++ interface differs between the two.\n{_REBUILD}"
+            f"semisparse's operator library was built for torch {built}, but torch {running} is running; "
+            f"PyTorch's C++ interface differs between the two.\n{_REBUILD}"
         )
     try:
         torch.ops.load_library(str(LIBRARY))
     except OSError as error:
         raise RuntimeError(
-            f"semisparse's operator library {LIBRARY}, built for torch {built}, cannot be loaded by torch {running}: "
-            f"{error}\n{_REBUILD}"
+            f"semisparse's operator library {LIBRARY}, built for torch {built}, cannot be loaded by torch "
+            f"{running}: {error}\n{_REBUILD}"
         ) from error
 
 
@@ -77,8 +77,10 @@ def _register_fakes(torch) -> None:
     def pack_weight(weight, groups=1):
         torch._check(
             weight.dim() == 4 and weight.dtype == torch.float32,
-            lambda: "semisparse::pack_weight: `weight` must be float32 of shape (OC, IC/groups, KH, KW), got "
-            f"{weight.dtype} of shape {tuple(weight.shape)}",
+            lambda: (
+                "semisparse::pack_weight: `weight` must be float32 of shape (OC, IC/groups, KH, KW), got "
+                f"{weight.dtype} of shape {tuple(weight.shape)}"
+            ),
         )
         size = torch.library.get_ctx().new_dynamic_size()
         return weight.new_empty(size, dtype=torch.uint8)
@@ -87,8 +89,10 @@ def _register_fakes(torch) -> None:
     def unpack_weight(packed):
         torch._check(
             packed.dim() == 1 and packed.dtype == torch.uint8,
-            lambda: "semisparse::unpack_weight: `packed` must be one-dimensional uint8, got "
-            f"{packed.dtype} of shape {tuple(packed.shape)}",
+            lambda: (
+                "semisparse::unpack_weight: `packed` must be one-dimensional uint8, got "
+                f"{packed.dtype} of shape {tuple(packed.shape)}"
+            ),
         )
         context = torch.library.get_ctx()
         return packed.new_empty([context.new_dynamic_size() for _ in range(4)], dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The operators as documented Python functions. Each calls `torch.ops.semisparse.<name>`, which is what graphs hold.
+"""The operators as documented functions. Each calls `torch.ops.semisparse.<name>`, which is what graphs hold.
 
 For output pixel p, output channel o and activation a::
 
@@ -55,7 +55,8 @@ def conv2d(
         float32 (N, OC, OH, OW), contiguous whatever the strides of `input`.
 
     Raises:
-        RuntimeError, ValueError: an argument has the wrong dtype, shape or device; says which and what is expected.
+        RuntimeError, ValueError: an argument has the wrong dtype, shape or device; says which and what is
+        expected.
     """
     return torch.ops.semisparse.conv2d(
         input, weight, bias, stride, padding, dilation, groups,
@@ -80,15 +81,15 @@ def conv2d_packed(
 ) -> Tensor:
     """`conv2d` from a packed weight (overload ``conv2d.packed``): zero weights cost nothing.
 
-    The packed bytes are checked and arranged for this machine at the first call, and kept beside the tensor's storage
-    for as long as that lives; treat `packed` as immutable. It has no gradient; everything else has.
+    The packed bytes are checked and arranged for this machine at the first call, and kept beside the tensor's
+    storage for as long as that lives; treat `packed` as immutable. It has no gradient; everything else has.
 
     Args:
         packed: uint8 (bytes,) from `pack_weight`, which must have been called with the same `groups`.
         weight_shape: (OC, C/groups, KH, KW) of the weight that was packed.
 
-    The other arguments, the result and the errors are those of `conv2d`; bytes that are truncated, changed or from
-    something else raise ValueError.
+    The other arguments, the result and the errors are those of `conv2d`; bytes that are truncated, changed or
+    from something else raise ValueError.
     """
     return torch.ops.semisparse.conv2d.packed(
         input, packed, weight_shape, bias, stride, padding, dilation, groups,
@@ -97,10 +98,12 @@ def conv2d_packed(
 
 
 def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
-    """Pack a convolution's weight: only what is not +0.0 is stored, smaller than CSR, the same bytes on every machine.
+    """Pack a convolution's weight: what is not +0.0 is stored, in fewer bytes than CSR.
 
     Args:
-        weight: float32 (OC, C/groups, KH, KW); zeros of any structure (patterns, whole kernels, blocks, single ones).
+        weight: float32 (OC, C/groups, KH, KW), with zeros of any structure. -0.0, which multiplying by a mask
+            makes of negative weights, costs no time but is stored like any other value, as unpacking is exact
+            to the bit: add 0.0 to get rid of it.
         groups: of the convolution.
 
     Returns:

@@ -22,8 +22,8 @@ try:
     from semisparse import _core
 except ImportError as error:
     raise ImportError(
-        f"semisparse's native module cannot be imported ({error}). It is made when the package is installed, for this "
-        "version of Python:\n    pip install --no-build-isolation --no-deps -e .    (in a checkout; "
+        f"semisparse's native module cannot be imported ({error}). It is made when the package is installed, "
+        "for this version of Python:\n    pip install --no-build-isolation --no-deps -e .    (in a checkout; "
         "SEMISPARSE_WITHOUT_TORCH=1 on a machine without torch)"
     ) from error
 
@@ -62,7 +62,7 @@ def conv2d(
 
     Args:
         input: float32 (N, C, H, W), any strides.
-        weight: float32 (OC, C/groups, KH, KW), arranged anew at every call, or a `PackedWeight`, arranged once.
+        weight: float32 (OC, C/groups, KH, KW), arranged anew at every call, or a `PackedWeight`.
         bias: float32 (OC,), or None.
         stride, padding, dilation: one number, or (vertical, horizontal).
         groups: C and OC must be multiples of it. Default: that of the packed weight, or 1.
@@ -79,15 +79,15 @@ def conv2d(
     """
     groups = 0 if groups is None else _positive(groups, "groups")
     return _core.conv2d(
-        input, weight, bias, _pair(stride, "stride"), _pair(padding, "padding"), _pair(dilation, "dilation"), groups,
-        mask, fill, str(activation), residual,
+        input, weight, bias, _pair(stride, "stride"), _pair(padding, "padding"), _pair(dilation, "dilation"),
+        groups, mask, fill, str(activation), residual,
     )  # fmt: skip
 
 
 def pack_weight(weight: np.ndarray, groups: int = 1) -> np.ndarray:
     """Pack a weight, float32 (OC, C/groups, KH, KW), into portable bytes, uint8 (bytes,).
 
-    Everything but +0.0 is stored. The same bytes as `torch.ops.semisparse.pack_weight` makes, on every machine.
+    Everything but +0.0 is stored. The same bytes as `torch.ops.semisparse.pack_weight` makes.
     """
     return _core.pack_weight(weight, _positive(groups, "groups"))
 
@@ -98,13 +98,13 @@ def unpack_weight(packed: np.ndarray) -> np.ndarray:
 
 
 def inspect_packed(packed: np.ndarray) -> dict[str, Any]:
-    """What the header of packed bytes says: shape, groups, nonzeros (stored weights), kernels (filter-channel pairs
-    with a stored weight), patterns (distinct kernel shapes) and dense (stored without indices)."""
+    """What the header of packed bytes says: shape, groups, nonzeros (stored weights), kernels (filter-channel
+    pairs with a stored weight), patterns (distinct kernel shapes) and dense (stored without indices)."""
     return _core.inspect_packed(packed)
 
 
 def cpu_info() -> dict[str, Any]:
-    """The processor as the kernels see it: architecture, name, features, l1_bytes and l2_bytes (data, per core)."""
+    """The processor as the kernels see it: architecture, name, features, l1_bytes, l2_bytes (of one core)."""
     return _core.cpu_info()
 
 

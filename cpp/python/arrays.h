@@ -18,7 +18,8 @@ namespace py = pybind11;
 
 inline std::string describe(const py::array& array) {
   return std::string(py::str(array.dtype())) + " of shape " +
-         std::string(py::str(py::tuple(py::cast(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim())))));
+         std::string(py::str(
+             py::tuple(py::cast(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim())))));
 }
 
 // An ndarray of the given element type, aligned, native byte order; anything else is an Error.
@@ -34,7 +35,8 @@ py::array checked(const py::object& object, const char* name, const char* expect
 
 // The same in C order (copied only if it is not).
 template <typename T>
-py::array_t<T, py::array::c_style> contiguous(const py::object& object, const char* name, const char* expected) {
+py::array_t<T, py::array::c_style> contiguous(const py::object& object, const char* name,
+                                              const char* expected) {
   return py::array_t<T, py::array::c_style>::ensure(checked<T>(object, name, expected));
 }
 
@@ -46,7 +48,8 @@ inline void check_shape(const py::array& array, const char* name, std::initializ
     same = same && array.shape(axis++) == size;
     wanted += (wanted.empty() ? "" : ", ") + std::to_string(size);
   }
-  check(same, "`", name, "` must have shape (", wanted, shape.size() == 1 ? ",)" : ")", "; got ", describe(array));
+  check(same, "`", name, "` must have shape (", wanted, shape.size() == 1 ? ",)" : ")", "; got ",
+        describe(array));
 }
 
 }  // namespace semisparse::python

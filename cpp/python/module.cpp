@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// semisparse._core: cpp/core for numpy arrays, without torch. Documented and made convenient by semisparse/runtime.py.
+// semisparse._core: cpp/core for numpy arrays, without torch. Documented and made convenient by
+// semisparse/runtime.py.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -19,7 +20,8 @@ using FloatArray = py::array_t<float, py::array::c_style>;
 using ByteArray = py::array_t<uint8_t, py::array::c_style>;
 using Pair = std::array<int64_t, 2>;
 
-// Packed bytes together with the form that this machine's kernels use, which is made at the first convolution.
+// Packed bytes together with the form that this machine's kernels use, which is made at the first
+// convolution.
 class Packed {
  public:
   explicit Packed(const ByteArray& array) : bytes(array.data(), array.data() + array.size()) {
@@ -78,10 +80,10 @@ py::array strided_input(const py::object& object) {
   return plain ? input : py::array(FloatArray::ensure(input));
 }
 
-FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight_object, const py::object& bias_object,
-                        Pair stride, Pair padding, Pair dilation, int64_t groups, const py::object& mask_object,
-                        const py::object& fill_object, const std::string& activation,
-                        const py::object& residual_object) {
+FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight_object,
+                        const py::object& bias_object, Pair stride, Pair padding, Pair dilation,
+                        int64_t groups, const py::object& mask_object, const py::object& fill_object,
+                        const std::string& activation, const py::object& residual_object) {
   const py::array input = strided_input(input_object);
   Packed* const packed = py::isinstance<Packed>(weight_object) ? weight_object.cast<Packed*>() : nullptr;
   FloatArray weight;
@@ -101,9 +103,10 @@ FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight
   std::tie(geometry.pad_h, geometry.pad_w) = std::make_tuple(padding[0], padding[1]);
   std::tie(geometry.dilation_h, geometry.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
   geometry.validate();
-  check(input.shape(1) == geometry.in_channels(), "`input` has ", input.shape(1), " channels, but the weight expects ",
-        geometry.in_channels(), " (IC/groups = ", geometry.weight.in_channels_per_group, " times ",
-        geometry.weight.groups, " groups)");
+  check(input.shape(1) == geometry.in_channels(), "`input` has ", input.shape(1),
+        " channels, but the weight expects ", geometry.in_channels(),
+        " (IC/groups = ", geometry.weight.in_channels_per_group, " times ", geometry.weight.groups,
+        " groups)");
 
   const int64_t channels = geometry.out_channels(), out_h = geometry.out_h(), out_w = geometry.out_w();
   FloatArray bias, fill, residual;
@@ -141,7 +144,8 @@ FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight
   {
     const py::gil_scoped_release release;
     if (packed != nullptr)
-      conv2d(geometry, packed->prepared, packed->bytes.data(), packed->bytes.size(), mask_bytes, operands, *parallel);
+      conv2d(geometry, packed->prepared, packed->bytes.data(), packed->bytes.size(), mask_bytes, operands,
+             *parallel);
     else
       conv2d(geometry, weight.data(), mask_bytes, operands, *parallel);
   }
@@ -167,18 +171,21 @@ PYBIND11_MODULE(_core, m) {
   using semisparse::PackedWeight;
   m.doc() = "cpp/core for numpy arrays; see semisparse.runtime";
 
-  py::class_<Packed>(m, "PackedWeight",
-                     "A packed convolution weight (portable bytes) with what the kernels make of it.\n\n"
-                     "PackedWeight(packed): uint8 array of shape (bytes,) from `pack_weight`. ValueError if it is not "
-                     "a whole, unchanged packed weight. Safe to use from several threads.")
+  py::class_<Packed>(
+      m, "PackedWeight",
+      "A packed convolution weight (portable bytes) with what the kernels make of it.\n\n"
+      "PackedWeight(packed): uint8 array of shape (bytes,) from `pack_weight`. ValueError if it is not "
+      "a whole, unchanged packed weight. Safe to use from several threads.")
       .def(py::init([](const py::object& packed) { return std::make_unique<Packed>(byte_array(packed)); }),
            py::arg("packed"))
-      .def_property_readonly("shape", [](const Packed& self) { return shape_tuple(self.info.shape); },
-                             "(OC, IC/groups, KH, KW)")
+      .def_property_readonly(
+          "shape", [](const Packed& self) { return shape_tuple(self.info.shape); }, "(OC, IC/groups, KH, KW)")
       .def_property_readonly("groups", [](const Packed& self) { return self.info.shape.groups; })
-      .def_property_readonly("nbytes", [](const Packed& self) { return self.bytes.size(); }, "Size of the packed form")
-      .def("unpack", [](const Packed& self) { return unpack_bytes(self.bytes.data(), self.bytes.size()); },
-           "The weight as a float32 array; exact inverse of `pack_weight`.");
+      .def_property_readonly(
+          "nbytes", [](const Packed& self) { return self.bytes.size(); }, "Size of the packed form")
+      .def(
+          "unpack", [](const Packed& self) { return unpack_bytes(self.bytes.data(), self.bytes.size()); },
+          "The weight as a float32 array; exact inverse of `pack_weight`.");
 
   m.def("conv2d", &conv2d_numpy, py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("mask"), py::arg("fill"),

@@ -21,7 +21,8 @@ struct State {
 };
 
 State& state() {
-  static State* const instance = new State;  // never destroyed: no joining of threads while the interpreter exits
+  static State* const instance =
+      new State;  // never destroyed: no joining of threads while the interpreter exits
   return *instance;
 }
 
@@ -50,13 +51,16 @@ std::shared_ptr<Parallel> shared_pool() {
   const int threads = get_num_threads();
   const std::lock_guard<std::mutex> lock(state().mutex);
   if (state().pool != nullptr && state().owner != getpid()) {
-    new std::shared_ptr<Parallel>(state().pool);  // leaked: its destructor would wait for threads that do not exist
+    new std::shared_ptr<Parallel>(
+        state().pool);  // leaked: its destructor would wait for threads that do not exist
     state().pool.reset();
   }
   if (state().pool == nullptr) {
     state().owner = getpid();
-    if (threads == 1) state().pool = std::make_shared<Serial>();
-    else state().pool = std::make_shared<ThreadPool>(threads);
+    if (threads == 1)
+      state().pool = std::make_shared<Serial>();
+    else
+      state().pool = std::make_shared<ThreadPool>(threads);
   }
   return state().pool;
 }

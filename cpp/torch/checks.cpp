@@ -9,7 +9,9 @@ namespace {
 // Geometry beyond this is a mistake, and below it sums and products of three numbers do not overflow.
 constexpr int64_t kMaximum = int64_t{1} << 30;
 
-bool given(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
+bool given(const OptionalTensor& tensor) {
+  return tensor.has_value() && tensor->defined();
+}
 
 void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& input) {
   TORCH_CHECK(tensor.device() == input.device(), "semisparse::conv2d: `", name, "` is on ", tensor.device(),
@@ -17,8 +19,8 @@ void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& 
 }
 
 void check_float(const at::Tensor& tensor, const char* name, const char* op) {
-  TORCH_CHECK(tensor.scalar_type() == at::kFloat, op, ": `", name, "` must be float32, got ", tensor.scalar_type(),
-              "; convert it with .float()");
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat, op, ": `", name, "` must be float32, got ",
+              tensor.scalar_type(), "; convert it with .float()");
 }
 
 // (OC) float32, or absent.
@@ -28,18 +30,20 @@ void check_per_channel(const OptionalTensor& optional, const char* name, const a
   const at::Tensor& tensor = *optional;
   check_device(tensor, name, input);
   check_float(tensor, name, "semisparse::conv2d");
-  TORCH_CHECK(tensor.dim() == 1, "semisparse::conv2d: `", name, "` must have one value per output channel, shape (",
-              channels, "), got shape ", tensor.sym_sizes(), "; flatten it with .reshape(-1)");
+  TORCH_CHECK(tensor.dim() == 1, "semisparse::conv2d: `", name,
+              "` must have one value per output channel, shape (", channels, "), got shape ",
+              tensor.sym_sizes(), "; flatten it with .reshape(-1)");
   TORCH_SYM_CHECK(tensor.sym_size(0).sym_eq(channels), "semisparse::conv2d: `", name,
-                  "` must have one value per output channel, shape (", channels, "), got shape ", tensor.sym_sizes());
+                  "` must have one value per output channel, shape (", channels, "), got shape ",
+                  tensor.sym_sizes());
 }
 
 void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum) {
-  TORCH_CHECK(pair.size() == 2, "semisparse::conv2d: `", name, "` must be one number or (vertical, horizontal), got ",
-              pair);
+  TORCH_CHECK(pair.size() == 2, "semisparse::conv2d: `", name,
+              "` must be one number or (vertical, horizontal), got ", pair);
   for (int64_t value : pair) {
-    TORCH_CHECK(value >= minimum && value <= kMaximum, "semisparse::conv2d: `", name, "` must be at least ", minimum,
-                " (and at most 2^30), got ", pair);
+    TORCH_CHECK(value >= minimum && value <= kMaximum, "semisparse::conv2d: `", name, "` must be at least ",
+                minimum, " (and at most 2^30), got ", pair);
   }
 }
 
@@ -47,8 +51,8 @@ c10::SymInt output_size(const c10::SymInt& input, const c10::SymInt& kernel, int
                         int64_t dilation, const char* axis) {
   const c10::SymInt padded = input + 2 * padding;
   const c10::SymInt extent = (kernel - 1) * dilation + 1;
-  TORCH_SYM_CHECK(padded.sym_ge(extent), "semisparse::conv2d: `input` is too small: its ", axis, " is ", input,
-                  ", with padding ", padded, ", but the (dilated) kernel covers ", extent,
+  TORCH_SYM_CHECK(padded.sym_ge(extent), "semisparse::conv2d: `input` is too small: its ", axis, " is ",
+                  input, ", with padding ", padded, ", but the (dilated) kernel covers ", extent,
                   "; give a larger input or more padding");
   return (padded - extent) / stride + 1;
 }
@@ -62,21 +66,24 @@ SymShape4 check_plain_weight(const at::Tensor& weight, const char* op) {
   SymShape4 shape;
   for (int i = 0; i < 4; ++i) {
     shape[i] = weight.sym_size(i);
-    TORCH_SYM_CHECK(shape[i].sym_ge(1), op, ": `weight` must have shape (OC, IC/groups, KH, KW), all at least 1, got ",
+    TORCH_SYM_CHECK(shape[i].sym_ge(1), op,
+                    ": `weight` must have shape (OC, IC/groups, KH, KW), all at least 1, got ",
                     weight.sym_sizes());
   }
   return shape;
 }
 
 void check_packed_bytes(const at::Tensor& packed, const char* op) {
-  TORCH_CHECK(packed.scalar_type() == at::kByte && packed.dim() == 1, op,
-              ": `packed` must be the one-dimensional uint8 tensor that semisparse::pack_weight returns, got ",
-              packed.scalar_type(), " of shape ", packed.sym_sizes(), "; pack the weight first");
+  TORCH_CHECK(
+      packed.scalar_type() == at::kByte && packed.dim() == 1, op,
+      ": `packed` must be the one-dimensional uint8 tensor that semisparse::pack_weight returns, got ",
+      packed.scalar_type(), " of shape ", packed.sym_sizes(), "; pack the weight first");
 }
 
 SymShape4 check_packed_weight(const at::Tensor& packed, at::IntArrayRef weight_shape, const char* op) {
   check_packed_bytes(packed, op);
-  TORCH_CHECK(weight_shape.size() == 4, op, ": `weight_shape` must be (OC, IC/groups, KH, KW), got ", weight_shape);
+  TORCH_CHECK(weight_shape.size() == 4, op, ": `weight_shape` must be (OC, IC/groups, KH, KW), got ",
+              weight_shape);
   for (int64_t size : weight_shape) {
     TORCH_CHECK(size >= 1 && size <= kMaximum, op,
                 ": `weight_shape` must be (OC, IC/groups, KH, KW), all at least 1 (and at most 2^30), got ",
@@ -85,7 +92,8 @@ SymShape4 check_packed_weight(const at::Tensor& packed, at::IntArrayRef weight_s
   return {weight_shape[0], weight_shape[1], weight_shape[2], weight_shape[3]};
 }
 
-SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight, const SymShape4& weight_shape) {
+SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight,
+                       const SymShape4& weight_shape) {
   const at::Tensor& input = arguments.input;
   const at::IntArrayRef stride = arguments.stride, padding = arguments.padding, dilation = arguments.dilation;
   const int64_t groups = arguments.groups;
@@ -100,15 +108,19 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
   check_pair(padding, "padding", 0);
   check_pair(dilation, "dilation", 1);
 
-  TORCH_CHECK(groups >= 1 && groups <= kMaximum, "semisparse::conv2d: `groups` must be at least 1, got ", groups);
-  TORCH_SYM_CHECK((channels % groups).sym_eq(0), "semisparse::conv2d: the number of output channels must be a multiple "
-                  "of `groups`, got ", channels, " output channels and ", groups, " groups");
+  TORCH_CHECK(groups >= 1 && groups <= kMaximum, "semisparse::conv2d: `groups` must be at least 1, got ",
+              groups);
+  TORCH_SYM_CHECK((channels % groups).sym_eq(0),
+                  "semisparse::conv2d: the number of output channels must be a multiple "
+                  "of `groups`, got ",
+                  channels, " output channels and ", groups, " groups");
   TORCH_SYM_CHECK(input.sym_size(1).sym_eq(weight_shape[1] * groups), "semisparse::conv2d: `input` has ",
-                  input.sym_size(1), " channels, but a weight of shape (", weight_shape[0], ", ", weight_shape[1],
-                  ", ", weight_shape[2], ", ", weight_shape[3], ") with ", groups, " groups expects ",
-                  weight_shape[1] * groups);
+                  input.sym_size(1), " channels, but a weight of shape (", weight_shape[0], ", ",
+                  weight_shape[1], ", ", weight_shape[2], ", ", weight_shape[3], ") with ", groups,
+                  " groups expects ", weight_shape[1] * groups);
   TORCH_SYM_CHECK(input.sym_size(2).sym_le(kMaximum).sym_and(input.sym_size(3).sym_le(kMaximum)),
-                  "semisparse::conv2d: `input` may be at most 2^30 high and wide, got shape ", input.sym_sizes());
+                  "semisparse::conv2d: `input` may be at most 2^30 high and wide, got shape ",
+                  input.sym_sizes());
 
   const c10::SymInt out_h =
       output_size(input.sym_size(2), weight_shape[2], stride[0], padding[0], dilation[0], "height");
@@ -121,13 +133,15 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
   if (given(arguments.mask)) {
     const at::Tensor& mask = *arguments.mask;
     check_device(mask, "mask", input);
-    TORCH_CHECK(mask.scalar_type() == at::kBool, "semisparse::conv2d: `mask` must be bool, True = computed, got ",
-                mask.scalar_type(), "; convert it with .bool()");
-    TORCH_CHECK(mask.dim() == 2, "semisparse::conv2d: `mask` must have the output's height and width, shape (", out_h,
-                ", ", out_w, "), got shape ", mask.sym_sizes());
+    TORCH_CHECK(mask.scalar_type() == at::kBool,
+                "semisparse::conv2d: `mask` must be bool, True = computed, got ", mask.scalar_type(),
+                "; convert it with .bool()");
+    TORCH_CHECK(mask.dim() == 2,
+                "semisparse::conv2d: `mask` must have the output's height and width, shape (", out_h, ", ",
+                out_w, "), got shape ", mask.sym_sizes());
     TORCH_SYM_CHECK(mask.sym_size(0).sym_eq(out_h).sym_and(mask.sym_size(1).sym_eq(out_w)),
-                    "semisparse::conv2d: `mask` must have the output's height and width, shape (", out_h, ", ", out_w,
-                    "), got shape ", mask.sym_sizes(),
+                    "semisparse::conv2d: `mask` must have the output's height and width, shape (", out_h,
+                    ", ", out_w, "), got shape ", mask.sym_sizes(),
                     "; a mask belongs to one input size, resample it for another one");
   }
   if (given(arguments.residual)) {
@@ -135,8 +149,8 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
     check_device(residual, "residual", input);
     check_float(residual, "residual", "semisparse::conv2d");
     const auto message = [&] {
-      return c10::str("semisparse::conv2d: `residual` must have the output's shape (", output[0], ", ", output[1],
-                      ", ", output[2], ", ", output[3], "), got shape ", residual.sym_sizes());
+      return c10::str("semisparse::conv2d: `residual` must have the output's shape (", output[0], ", ",
+                      output[1], ", ", output[2], ", ", output[3], "), got shape ", residual.sym_sizes());
     };
     TORCH_CHECK(residual.dim() == 4, message());
     for (int i = 0; i < 4; ++i) TORCH_SYM_CHECK(residual.sym_size(i).sym_eq(output[i]), message());

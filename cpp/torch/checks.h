@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks of operator arguments. Shared by the CPU and the meta kernels, so that a graph that traces also runs; sizes
-// may be symbolic. Every message names what was given, what is expected and what to do.
+// Checks of operator arguments. Shared by the CPU and the meta kernels, so that a graph that traces also
+// runs; sizes may be symbolic. Every message names what was given, what is expected and what to do.
 #pragma once
 
 #include <c10/core/SymInt.h>
@@ -33,6 +33,7 @@ SymShape4 check_packed_weight(const at::Tensor& packed, at::IntArrayRef weight_s
 void check_packed_bytes(const at::Tensor& packed, const char* op);
 
 // The output's shape (N, OC, OH, OW). `weight` is the plain or packed tensor, only asked for its device.
-SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight, const SymShape4& weight_shape);
+SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight,
+                       const SymShape4& weight_shape);
 
 }  // namespace semisparse::ops

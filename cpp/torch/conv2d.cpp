@@ -42,7 +42,8 @@ struct Call {
     operands.residual = floats(arguments.residual, residual);
     operands.activation = parse_activation(arguments.activation);
     if (arguments.mask.has_value() && arguments.mask->defined()) mask = arguments.mask->contiguous();
-    output = at::empty({geometry.batch, geometry.out_channels(), geometry.out_h(), geometry.out_w()}, at::kFloat);
+    output =
+        at::empty({geometry.batch, geometry.out_channels(), geometry.out_h(), geometry.out_w()}, at::kFloat);
     operands.output = output.mutable_data_ptr<float>();
   }
 
@@ -62,14 +63,15 @@ struct Call {
 }  // namespace
 
 at::Tensor conv2d_cpu(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                      at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                      const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
-                      const OptionalTensor& residual) {
+                      at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                      int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
+                      std::string_view activation, const OptionalTensor& residual) {
   Call call({input, bias, stride, padding, dilation, groups, mask, fill, activation, residual}, weight,
             check_plain_weight(weight, "semisparse::conv2d"));
   const at::Tensor contiguous = weight.contiguous();
   AtenParallel parallel;
-  semisparse::conv2d(call.geometry, contiguous.const_data_ptr<float>(), call.mask_bytes(), call.operands, parallel);
+  semisparse::conv2d(call.geometry, contiguous.const_data_ptr<float>(), call.mask_bytes(), call.operands,
+                     parallel);
   return std::move(call.output);
 }
 

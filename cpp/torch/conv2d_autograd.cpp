@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass of both conv2d overloads, through the dense masked reference. In C++ rather than Python because every
-// call outside inference mode comes through here, and because C++ programs train too.
+// Backward pass of both conv2d overloads, through the dense masked reference. In C++ rather than Python
+// because every call outside inference mode comes through here, and because C++ programs train too.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/convolution_backward.h>
@@ -24,13 +25,16 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 const auto& conv2d_op() {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("semisparse::conv2d", "").typed<decltype(conv2d_autograd)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("semisparse::conv2d", "")
+                             .typed<decltype(conv2d_autograd)>();
   return op;
 }
 
 const auto& conv2d_packed_op() {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("semisparse::conv2d", "packed").typed<decltype(conv2d_packed_autograd)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("semisparse::conv2d", "packed")
+                             .typed<decltype(conv2d_packed_autograd)>();
   return op;
 }
 
@@ -41,10 +45,16 @@ at::Tensor unpack(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_
   return op.call(packed, weight_shape, groups);
 }
 
-bool needs_grad(const at::Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); }
-bool needs_grad(const OptionalTensor& tensor) { return tensor.has_value() && needs_grad(*tensor); }
+bool needs_grad(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.requires_grad();
+}
+bool needs_grad(const OptionalTensor& tensor) {
+  return tensor.has_value() && needs_grad(*tensor);
+}
 
-OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
+OptionalTensor optional(const at::Tensor& tensor) {
+  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
+}
 
 // What the backward pass needs besides tensors. `weight_shape` is empty for the overload with plain weights.
 struct Settings {
@@ -58,10 +68,10 @@ struct Settings {
                   const OptionalTensor& mask, const OptionalTensor& fill, std::string_view with_activation,
                   const OptionalTensor& residual) const {
     if (packed())
-      return conv2d_packed_op().call(input, weight, weight_shape, bias, stride, padding, dilation, groups, mask, fill,
-                                     with_activation, residual);
-    return conv2d_op().call(input, weight, bias, stride, padding, dilation, groups, mask, fill, with_activation,
-                            residual);
+      return conv2d_packed_op().call(input, weight, weight_shape, bias, stride, padding, dilation, groups,
+                                     mask, fill, with_activation, residual);
+    return conv2d_op().call(input, weight, bias, stride, padding, dilation, groups, mask, fill,
+                            with_activation, residual);
   }
 
   void save(AutogradContext* context) const {
@@ -75,12 +85,14 @@ struct Settings {
 
   static Settings restore(AutogradContext* context) {
     auto& data = context->saved_data;
-    return {data["weight_shape"].toIntVector(), data["stride"].toIntVector(), data["padding"].toIntVector(),
-            data["dilation"].toIntVector(),     data["groups"].toInt(),       data["activation"].toStringRef()};
+    return {
+        data["weight_shape"].toIntVector(), data["stride"].toIntVector(), data["padding"].toIntVector(),
+        data["dilation"].toIntVector(),     data["groups"].toInt(),       data["activation"].toStringRef()};
   }
 };
 
-// Whether the derivative follows from the output alone; otherwise the value before the activation is computed again.
+// Whether the derivative follows from the output alone; otherwise the value before the activation is computed
+// again.
 bool derivative_from_output(Activation activation) {
   return activation != Activation::silu && activation != Activation::hardswish;
 }
@@ -88,21 +100,32 @@ bool derivative_from_output(Activation activation) {
 // d loss / d z, where z is the value before the activation; `value` is the output or z, see above.
 at::Tensor activation_backward(Activation activation, const at::Tensor& grad, const at::Tensor& value) {
   switch (activation) {
-    case Activation::none: return grad;
-    case Activation::relu: return at::threshold_backward(grad, value, 0);
-    case Activation::relu6: return at::hardtanh_backward(grad, value, 0, 6);
-    case Activation::leaky_relu: return at::leaky_relu_backward(grad, value, 0.01, /*self_is_result=*/true);
-    case Activation::sigmoid: return at::sigmoid_backward(grad, value);
-    case Activation::silu: return at::silu_backward(grad, value);
-    case Activation::hardswish: return at::hardswish_backward(grad, value);
+    case Activation::none:
+      return grad;
+    case Activation::relu:
+      return at::threshold_backward(grad, value, 0);
+    case Activation::relu6:
+      return at::hardtanh_backward(grad, value, 0, 6);
+    case Activation::leaky_relu:
+      return at::leaky_relu_backward(grad, value, 0.01, /*self_is_result=*/true);
+    case Activation::sigmoid:
+      return at::sigmoid_backward(grad, value);
+    case Activation::silu: {
+      if (!at::GradMode::is_enabled()) return at::silu_backward(grad, value);
+      const at::Tensor sigmoid = value.sigmoid();  // silu_backward itself cannot be differentiated once more
+      return grad * (sigmoid + value * (sigmoid - sigmoid * sigmoid));
+    }
+    case Activation::hardswish:
+      return at::hardswish_backward(grad, value);
   }
   TORCH_INTERNAL_ASSERT(false, "semisparse::conv2d: activation without a derivative");
 }
 
 struct Conv2dFunction : torch::autograd::Function<Conv2dFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& weight,
-                            const OptionalTensor& bias, const OptionalTensor& mask, const OptionalTensor& fill,
-                            const OptionalTensor& residual, const Settings& settings) {
+                            const OptionalTensor& bias, const OptionalTensor& mask,
+                            const OptionalTensor& fill, const OptionalTensor& residual,
+                            const Settings& settings) {
     at::Tensor output;
     {
       at::AutoDispatchBelowADInplaceOrView guard;
@@ -136,20 +159,24 @@ struct Conv2dFunction : torch::autograd::Function<Conv2dFunction> {
       value = settings.call(input, weight, optional(saved[2]), optional(mask), optional(saved[4]), "none",
                             optional(saved[5]));
     const at::Tensor grad_sum = activation_backward(activation, grads[0], value);
-    // `where` and not a product: a skipped pixel passes nothing on, also where its gradient is infinite or NaN.
+    // `where` and not a product: a skipped pixel passes nothing on, also where its gradient is infinite or
+    // NaN.
     const at::Tensor grad_conv = mask.defined() ? at::where(mask, grad_sum, 0) : grad_sum;
 
     variable_list result(7);
     if (needs[0] || needs[1]) {
       const at::Tensor dense =
           settings.packed() ? unpack(weight, settings.weight_shape, settings.groups) : weight;
-      std::tie(result[0], result[1], std::ignore) = at::convolution_backward(
-          grad_conv, input, dense, /*bias_sizes=*/std::nullopt, settings.stride, settings.padding, settings.dilation,
-          /*transposed=*/false, /*output_padding=*/{0, 0}, settings.groups, {needs[0] != 0, needs[1] != 0, false});
+      std::tie(result[0], result[1], std::ignore) =
+          at::convolution_backward(grad_conv, input, dense, /*bias_sizes=*/std::nullopt, settings.stride,
+                                   settings.padding, settings.dilation,
+                                   /*transposed=*/false, /*output_padding=*/{0, 0}, settings.groups,
+                                   {needs[0] != 0, needs[1] != 0, false});
     }
     if (needs[2]) result[2] = grad_conv.sum({0, 2, 3});
     if (needs[3])
-      result[4] = mask.defined() ? at::where(mask, 0, grad_sum).sum({0, 2, 3}) : at::zeros_like(grad_sum.sum({0, 2, 3}));
+      result[4] = mask.defined() ? at::where(mask, 0, grad_sum).sum({0, 2, 3})
+                                 : at::zeros_like(grad_sum.sum({0, 2, 3}));
     if (needs[4]) result[5] = grad_sum;
     return result;
   }
@@ -158,23 +185,24 @@ struct Conv2dFunction : torch::autograd::Function<Conv2dFunction> {
 }  // namespace
 
 at::Tensor conv2d_autograd(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                           const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
-                           const OptionalTensor& residual) {
-  if (at::GradMode::is_enabled() && (needs_grad(input) || needs_grad(weight) || needs_grad(bias) || needs_grad(fill) ||
-                                     needs_grad(residual))) {
+                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                           int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
+                           std::string_view activation, const OptionalTensor& residual) {
+  if (at::GradMode::is_enabled() && (needs_grad(input) || needs_grad(weight) || needs_grad(bias) ||
+                                     needs_grad(fill) || needs_grad(residual))) {
     const Settings settings{{}, stride.vec(), padding.vec(), dilation.vec(), groups, std::string(activation)};
     return Conv2dFunction::apply(input, weight, bias, mask, fill, residual, settings);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  return conv2d_op().call(input, weight, bias, stride, padding, dilation, groups, mask, fill, activation, residual);
+  return conv2d_op().call(input, weight, bias, stride, padding, dilation, groups, mask, fill, activation,
+                          residual);
 }
 
-at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
-                                  const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
-                                  at::IntArrayRef dilation, int64_t groups, const OptionalTensor& mask,
-                                  const OptionalTensor& fill, std::string_view activation,
-                                  const OptionalTensor& residual) {
+at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& packed,
+                                  at::IntArrayRef weight_shape, const OptionalTensor& bias,
+                                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                                  int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
+                                  std::string_view activation, const OptionalTensor& residual) {
   if (at::GradMode::is_enabled() &&
       (needs_grad(input) || needs_grad(bias) || needs_grad(fill) || needs_grad(residual))) {
     const Settings settings{weight_shape.vec(), stride.vec(), padding.vec(),
@@ -182,8 +210,8 @@ at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& pac
     return Conv2dFunction::apply(input, packed, bias, mask, fill, residual, settings);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  return conv2d_packed_op().call(input, packed, weight_shape, bias, stride, padding, dilation, groups, mask, fill,
-                                 activation, residual);
+  return conv2d_packed_op().call(input, packed, weight_shape, bias, stride, padding, dilation, groups, mask,
+                                 fill, activation, residual);
 }
 
 }  // namespace semisparse::ops

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operators' implementations, one per dispatch key; schema.cpp registers them. Argument lists are those of the
-// schema, in order.
+// The operators' implementations, one per dispatch key; schema.cpp registers them. Argument lists are those
+// of the schema, in order.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,9 +15,9 @@ using OptionalTensor = std::optional<at::Tensor>;
 
 // CPU: the kernels of cpp/core.
 at::Tensor conv2d_cpu(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                      at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                      const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
-                      const OptionalTensor& residual);
+                      at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                      int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
+                      std::string_view activation, const OptionalTensor& residual);
 at::Tensor conv2d_packed_cpu(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
                              const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
                              at::IntArrayRef dilation, int64_t groups, const OptionalTensor& mask,
@@ -29,9 +29,9 @@ at::Tensor unpack_weight_shaped_cpu(const at::Tensor& packed, at::IntArrayRef we
 
 // Meta: checks and shapes only, also with symbolic sizes (fake tensors, torch.compile, torch.export).
 at::Tensor conv2d_meta(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                       at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                       const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
-                       const OptionalTensor& residual);
+                       at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                       int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
+                       std::string_view activation, const OptionalTensor& residual);
 at::Tensor conv2d_packed_meta(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
                               const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
                               at::IntArrayRef dilation, int64_t groups, const OptionalTensor& mask,
@@ -41,14 +41,14 @@ at::Tensor unpack_weight_shaped_meta(const at::Tensor& packed, at::IntArrayRef w
 
 // Autograd: records the backward pass where one of the inputs needs it.
 at::Tensor conv2d_autograd(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                           const OptionalTensor& mask, const OptionalTensor& fill, std::string_view activation,
-                           const OptionalTensor& residual);
-at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
-                                  const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
-                                  at::IntArrayRef dilation, int64_t groups, const OptionalTensor& mask,
-                                  const OptionalTensor& fill, std::string_view activation,
-                                  const OptionalTensor& residual);
+                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                           int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
+                           std::string_view activation, const OptionalTensor& residual);
+at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& packed,
+                                  at::IntArrayRef weight_shape, const OptionalTensor& bias,
+                                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                                  int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
+                                  std::string_view activation, const OptionalTensor& residual);
 at::Tensor pack_weight_autograd(const at::Tensor& weight, int64_t groups);
 
 }  // namespace semisparse::ops

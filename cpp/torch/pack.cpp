@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 
 #include <cstring>
@@ -12,9 +12,10 @@ namespace semisparse::ops {
 namespace {
 
 at::Tensor unpack(const at::Tensor& contiguous, const WeightShape& shape) {
-  at::Tensor weight =
-      at::empty({shape.out_channels, shape.in_channels_per_group, shape.kernel_h, shape.kernel_w}, at::kFloat);
-  semisparse::unpack_weight(contiguous.const_data_ptr<uint8_t>(), contiguous.numel(), weight.mutable_data_ptr<float>());
+  at::Tensor weight = at::empty(
+      {shape.out_channels, shape.in_channels_per_group, shape.kernel_h, shape.kernel_w}, at::kFloat);
+  semisparse::unpack_weight(contiguous.const_data_ptr<uint8_t>(), contiguous.numel(),
+                            weight.mutable_data_ptr<float>());
   return weight;
 }
 
@@ -41,10 +42,12 @@ at::Tensor unpack_weight_shaped_cpu(const at::Tensor& packed, at::IntArrayRef we
   check_packed_weight(packed, weight_shape, "semisparse::unpack_weight.shaped");
   const at::Tensor contiguous = packed.contiguous();
   const WeightShape shape = inspect_packed(contiguous.const_data_ptr<uint8_t>(), contiguous.numel()).shape;
-  const std::array<int64_t, 4> found{shape.out_channels, shape.in_channels_per_group, shape.kernel_h, shape.kernel_w};
+  const std::array<int64_t, 4> found{shape.out_channels, shape.in_channels_per_group, shape.kernel_h,
+                                     shape.kernel_w};
   TORCH_CHECK(weight_shape.equals(found) && shape.groups == groups,
-              "semisparse::unpack_weight.shaped: `packed` holds a weight of shape ", at::IntArrayRef(found), " with ",
-              shape.groups, " groups, but `weight_shape` says ", weight_shape, " and `groups` ", groups);
+              "semisparse::unpack_weight.shaped: `packed` holds a weight of shape ", at::IntArrayRef(found),
+              " with ", shape.groups, " groups, but `weight_shape` says ", weight_shape, " and `groups` ",
+              groups);
   return unpack(contiguous, shape);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// PyTorch's threads for the core: follows torch.set_num_threads, and is serial inside another parallel region.
+// PyTorch's threads for the core: follows torch.set_num_threads, and is serial inside another parallel
+// region.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -21,8 +22,8 @@ class AtenParallel final : public Parallel {
       for (int64_t i = 0; i < count; ++i) task(i);
       return;
     }
-    // at::parallel_for deals out fixed, equal shares. Tasks are taken one by one instead, so that a thread that was
-    // held up (a busy core, a slow core of a big.LITTLE processor) does not hold up the others.
+    // at::parallel_for deals out fixed, equal shares. Tasks are taken one by one instead, so that a thread
+    // that was held up (a busy core, a slow core of a big.LITTLE processor) does not hold up the others.
     std::atomic<int64_t> next{0};
     at::parallel_for(0, std::min<int64_t>(threads_, count), 1, [&](int64_t, int64_t) {
       for (int64_t i = next++; i < count; i = next++) task(i);

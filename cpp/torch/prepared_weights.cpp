@@ -10,7 +10,8 @@
 namespace semisparse::ops {
 namespace {
 
-constexpr size_t kHeaderBytes = 64;      // as much as is compared at every call: shape, sizes and checksums lie there
+constexpr size_t kHeaderBytes =
+    64;  // as much as is compared at every call: shape, sizes and checksums lie there
 constexpr uint64_t kPurgeInterval = 512;  // calls between two searches for freed storages
 
 struct Key {
@@ -82,8 +83,12 @@ Cache& cache() {
 
 }  // namespace
 
-std::shared_ptr<PackedWeight> prepared_weight(const at::Tensor& packed) { return cache().find_or_create(packed); }
+std::shared_ptr<PackedWeight> prepared_weight(const at::Tensor& packed) {
+  return cache().find_or_create(packed);
+}
 
-size_t purge_prepared_weights() { return cache().purge_all(); }
+size_t purge_prepared_weights() {
+  return cache().purge_all();
+}
 
 }  // namespace semisparse::ops

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packed tensors are portable bytes; the kernels need them checked and arranged for this machine, once. This is where
-// the arranged form lives: beside each packed tensor's storage, for as long as that storage lives.
+// Packed tensors are portable bytes; the kernels need them checked and arranged for this machine, once. This
+// is where the arranged form lives: beside each packed tensor's storage, for as long as that storage lives.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,14 +11,15 @@
 
 namespace semisparse::ops {
 
-// The arranged weights of `packed` (contiguous, one-dimensional, uint8). The same object is returned as long as the
-// tensor's bytes have not been changed: same storage, address, size, version counter and header. Anything else, a
-// clone with one byte changed for example, gets a new one, which core validates from the first byte to the last.
-// Bytes changed behind PyTorch's back (through a numpy view) are not noticed: a packed tensor is meant to be immutable.
-// Safe to call from several threads.
+// The arranged weights of `packed` (contiguous, one-dimensional, uint8). The same object is returned as long
+// as the tensor's bytes have not been changed: same storage, address, size, version counter and header.
+// Anything else, a clone with one byte changed for example, gets a new one, which core validates from the
+// first byte to the last. Bytes changed behind PyTorch's back (through a numpy view) are not noticed: a
+// packed tensor is meant to be immutable. Safe to call from several threads.
 std::shared_ptr<PackedWeight> prepared_weight(const at::Tensor& packed);
 
-// Removes the arranged weights of storages that have been freed (also happens by and by). Returns how many are left.
+// Removes the arranged weights of storages that have been freed (also happens by and by). Returns how many
+// are left.
 size_t purge_prepared_weights();
 
 }  // namespace semisparse::ops

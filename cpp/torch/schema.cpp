@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operator library `semisparse` as the PyTorch dispatcher sees it. Nothing here needs Python: a C++ program may
-// dlopen this library and call the operators or run an AOTInductor package that holds them.
+// The operator library `semisparse` as the PyTorch dispatcher sees it. Nothing here needs Python: a C++
+// program may dlopen this library and call the operators or run an AOTInductor package that holds them.
 #include <torch/library.h>
 #include <torch/version.h>
 
 #include "ops.h"
 
-// Read from the file by semisparse/_library.py, which refuses a library that was built for another torch: C++ symbols
-// that no longer match would be found missing in the best case only.
+// Read from the file by semisparse/_library.py, which refuses a library that was built for another torch: C++
+// symbols that no longer match would be found missing in the best case only.
 extern "C" __attribute__((visibility("default"), used)) const char semisparse_built_for_torch[] =
     "semisparse built for torch " TORCH_VERSION;
 
@@ -18,10 +18,9 @@ void other_device(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit
   for (const c10::IValue& argument : *stack) {
     if (!argument.isTensor() || !argument.toTensor().defined()) continue;
     const at::Tensor& tensor = argument.toTensor();
-    TORCH_CHECK(tensor.device().is_cpu() && tensor.layout() == c10::kStrided && !tensor.is_quantized(),
-                op.schema().name(), " runs on plain (strided) CPU tensors, but got a ", tensor.layout(),
-                tensor.is_quantized() ? " quantized" : "", " tensor on ", tensor.device(),
-                ". Convert it first with .cpu(), .to_dense() or .dequantize()");
+    TORCH_CHECK(tensor.device().is_cpu() && tensor.layout() == c10::kStrided, op.schema().name(),
+                " runs on plain (strided) CPU tensors, but got a ", tensor.layout(), " tensor on ",
+                tensor.device(), ". Convert it first with .cpu() or .to_dense()");
   }
   TORCH_CHECK(false, op.schema().name(), " runs on plain (strided) CPU tensors only");
 }
@@ -32,8 +31,10 @@ void other_device(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit
 TORCH_LIBRARY(semisparse, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
-      "conv2d(Tensor input, Tensor weight, Tensor? bias=None, int[2] stride=1, int[2] padding=0, int[2] dilation=1, "
-      "int groups=1, *, Tensor? mask=None, Tensor? fill=None, str activation=\"none\", Tensor? residual=None) "
+      "conv2d(Tensor input, Tensor weight, Tensor? bias=None, int[2] stride=1, int[2] padding=0, int[2] "
+      "dilation=1, "
+      "int groups=1, *, Tensor? mask=None, Tensor? fill=None, str activation=\"none\", Tensor? "
+      "residual=None) "
       "-> Tensor",
       tags);
   m.def(
@@ -55,7 +56,8 @@ TORCH_LIBRARY_IMPL(semisparse, CPU, m) {
   m.impl("unpack_weight.shaped", TORCH_FN(semisparse::ops::unpack_weight_shaped_cpu));
 }
 
-// pack_weight and unpack_weight have sizes that depend on data: their fake kernels are in semisparse/_library.py.
+// pack_weight and unpack_weight have sizes that depend on data: their fake kernels are in
+// semisparse/_library.py.
 TORCH_LIBRARY_IMPL(semisparse, Meta, m) {
   m.impl("conv2d", TORCH_FN(semisparse::ops::conv2d_meta));
   m.impl("conv2d.packed", TORCH_FN(semisparse::ops::conv2d_packed_meta));
@@ -81,6 +83,5 @@ SEMISPARSE_OTHER_DEVICE(XPU)
 SEMISPARSE_OTHER_DEVICE(PrivateUse1)
 SEMISPARSE_OTHER_DEVICE(SparseCPU)
 SEMISPARSE_OTHER_DEVICE(SparseCsrCPU)
-SEMISPARSE_OTHER_DEVICE(QuantizedCPU)
 SEMISPARSE_OTHER_DEVICE(MkldnnCPU)
 #undef SEMISPARSE_OTHER_DEVICE
