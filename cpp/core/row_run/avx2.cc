@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "core/cpu/cpu.h"
 #include "core/simd/vec_avx2.h"
 
 #include "core/row_run/instantiate.h"
 
-SEMISPARSE_ROW_RUN(avx2, "4x3v8", ([] { return cpu_has("avx2") && cpu_has("fma"); }))
+SEMISPARSE_ROW_RUN(avx2, "4x3v8")

@@ -26,6 +26,9 @@ struct MicroKernel {
     const uint16_t* const end = rows + count;
     for (; rows != end; ++rows, weights += used) {
       const float* row = reinterpret_cast<const float*>(panel + *rows * row_bytes);
+      // Weights are read once per panel, from L3 or memory in deep layers; the hardware prefetcher alone is
+      // late.
+      __builtin_prefetch(weights + 512);
       const auto w = S::weights(weights);
       Reg b[V];
       SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) b[v] = S::load(row + v * S::lanes);

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
-#include <string>
-
-#include "core/base/error.h"
+#include "core/cpu/isa.h"
 #include "core/row_run/row_run.h"
 
 namespace semisparse {
@@ -21,19 +18,8 @@ const std::vector<const RowRunKernels*>& row_run_kernels() {
 }
 
 const RowRunKernels& selected_kernels() {
-  static const RowRunKernels* const selected = []() -> const RowRunKernels* {
-    const char* wanted = std::getenv("SEMISPARSE_ISA");
-    std::string known;
-    for (const RowRunKernels* kernels : row_run_kernels()) {
-      if (!kernels->supported()) continue;
-      if (wanted == nullptr || *wanted == '\0' || std::string(wanted) == kernels->isa) return kernels;
-      known += known.empty() ? "" : ", ";
-      known += kernels->isa;
-    }
-    fail("SEMISPARSE_ISA is '", wanted, "', but this machine has kernels for: ", known,
-         ". Unset it or choose one of these.");
-  }();
-  return *selected;
+  static const RowRunKernels& selected = choose_kernels(row_run_kernels());
+  return selected;
 }
 
 std::string kernel_name() {

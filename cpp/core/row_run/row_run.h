@@ -71,7 +71,6 @@ struct RowRunKernels {
   const char* name;
   int lanes;
   int max_vectors;
-  bool (*supported)();
   // Adds one chunk of one block to `acc` (4 filters, `acc_stride` floats apart). The panel is `vectors` wide;
   // `row_bytes` lie between its rows. init: sums start from these 4 values instead of from acc, or null.
   void (*gemm)(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
