@@ -11,10 +11,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from semisparse import _library
 from semisparse.graph import Graph, Input, Node, Ref, Symbol, TensorRef, references, valid_name
 from semisparse.layers import LayerRecord
 
 __all__ = ["ConvertedModel"]
+
+_library.register()
 
 _PYTHON = {
     name: getattr(operator, name) for name in ("getitem", "add", "sub", "mul", "floordiv", "mod", "neg")

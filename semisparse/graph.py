@@ -106,7 +106,8 @@ OPERATORS = frozenset(
     aten._to_copy.default aten.type_as.default
 
     aten.zeros.default aten.ones.default aten.full.default aten.zeros_like.default aten.ones_like.default
-    aten.full_like.default aten.arange.default aten.arange.start aten.arange.start_step aten.linspace.default
+    aten.full_like.default aten.new_zeros.default aten.new_ones.default aten.new_full.default
+    aten.arange.default aten.arange.start aten.arange.start_step aten.linspace.default
     aten.scalar_tensor.default
 
     aten.sym_size.int aten.sym_numel.default

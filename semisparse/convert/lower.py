@@ -21,7 +21,11 @@ __all__ = ["convert"]
 
 
 def convert(
-    model: nn.Module, example_input: Tensor | Sequence[Tensor], *, strict: bool = False
+    model: nn.Module,
+    example_input: Tensor | Sequence[Tensor],
+    *,
+    strict: bool = False,
+    free_size: bool = True,
 ) -> ConvertedModel:
     """Turn a (masked) training model into an inference model on `semisparse::conv2d`.
 
@@ -38,6 +42,7 @@ def convert(
             depend on them; otherwise other sizes are refused when the converted model runs.
         strict: raise if `semisparse::conv2d` cannot run a convolution, or cannot use its mask, instead of
             computing it densely. Either way the reason is in `layers`.
+        free_size: False fixes height and width to the example's, which makes conversion several times faster.
 
     Returns:
         A `ConvertedModel`: call it, `save` it, look at its `layers` (what was done, and why not more).
@@ -59,7 +64,7 @@ def convert(
         raise ValueError(
             f"example_input must be a tensor or a sequence of tensors, but it is {example!r:.200}"
         )
-    traced = trace(model, example)
+    traced = trace(model, example, free_size)
     lowering = _Lowering(traced, plan(traced), _input_names(model, len(example)))
     graph = lowering.graph()
     if strict and (refused := [r for r in lowering.records if r.reasons]):

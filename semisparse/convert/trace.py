@@ -13,10 +13,12 @@ come out right.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +65,10 @@ class Traced:
     output: Any
 
 
-def trace(model: nn.Module, example: Sequence[Tensor]) -> Traced:
+def trace(model: nn.Module, example: Sequence[Tensor], free_size: bool = True) -> Traced:
     """Export an eval-mode copy of `model` on the CPU and clean up its graph.
+
+    Height and width are left free if `free_size`, no layer has a column mask, and the model allows it.
 
     Raises:
         ValueError: the model cannot be captured as a graph, changes its own state, or returns unknown
@@ -74,7 +78,7 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> Traced:
     masked = masking.masked_modules(model)
     for module in masked.values():
         _replace_hook(module)
-    program, free = _export(model, [x.detach().cpu() for x in example], free_size=not masked)
+    program, free = _export(model, [x.detach().cpu() for x in example], free_size and not masked)
     graph = program.graph
     constants = _constants(program)
     inputs = [node for node in graph.nodes if node.op == "placeholder" and node not in constants]
@@ -119,6 +123,18 @@ def _mark(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
     return MASK_MARKER(output, mask)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Free sizes make torch log pages about inequalities that it cannot simplify; nothing depends on that."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class _Positional(nn.Module):
     """Gives every model the same signature, so that shapes and guards have known names."""
 
@@ -141,7 +157,7 @@ def _export(model: nn.Module, example: list[Tensor], free_size: bool) -> tuple[E
     for tensors, free_dims in attempts:
         dims = [{d: Dim.AUTO for d in free_dims if d < x.dim() and (d == 0 or x.dim() == 4)} for x in tensors]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _quiet():
                 program = torch.export.export(
                     _Positional(model), tuple(tensors), dynamic_shapes=(tuple(dims),), strict=False
                 )
