@@ -184,53 +184,53 @@ def _export(model: nn.Module, example: list[Tensor], free_size: bool) -> tuple[E
 def _minimum_sizes(program: ExportedProgram, tensors: list[Tensor]) -> list[tuple[int | None, ...]] | None:
     """Per input and dimension the minimum of a free size, None for a fixed one.
 
-    A graph with free sizes is only right where the conditions hold that the model's Python code tested
-    while it was traced. This tries them on a range of sizes; None means that they do not hold for all
-    larger ones.
+    A graph with free sizes is only right where the conditions hold that the model's Python code tested while
+    it was traced. This tries them on a range of sizes. If they do not hold for all larger ones, the result is
+    None, and something must be fixed.
     """
-    inputs = [
-        n
-        for n in program.graph.nodes
-        if n.op == "placeholder" and n.name in program.graph_signature.user_inputs
-    ]
-    free = [[not isinstance(size, int) for size in node.meta["val"].shape] for node in inputs]
-    guards = getattr(program, "_guards_code", None)  # torch >= 2.9
-    spatial = [(i, d) for i, dims in enumerate(free) for d in range(2, len(dims)) if dims[d]]
-    minimum = [
-        [1 if d == 0 else tensors[i].shape[d] for d in range(len(dims))] for i, dims in enumerate(free)
-    ]
-    if spatial:
-        if guards is None:
-            return None
+    names = program.graph_signature.user_inputs
+    inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    sizes = [node.meta["val"].shape for node in inputs]
+    free = {(i, d) for i, shape in enumerate(sizes) for d, n in enumerate(shape) if not isinstance(n, int)}
+    minimum = {(i, d): 1 if d == 0 else tensors[i].shape[d] for i, d in free}
+    guards = getattr(program, "_guards_code", None)  # of torch 2.10 and newer; fixed sizes need none
+    spatial = [key for key in free if key[1] > 0]
+    if spatial and guards is None:
+        return None
+    if free and guards is not None:
         compiled = [compile(guard, "<guard>", "eval") for guard in guards]
-        examples = [tuple(x.shape) for x in tensors]
 
-        def hold(scale: Callable[[int, int], int]) -> bool:
-            shapes = [
-                [scale(d, n) if (i, d) in spatial else n for d, n in enumerate(shape)]
-                for i, shape in enumerate(examples)
-            ]
-            return _hold(compiled, shapes)
+        def hold(batch: int, height: Callable[[int], int], width: Callable[[int], int]) -> bool:
+            scale = {0: lambda n: batch, 2: height, 3: width}
+            return _hold(
+                compiled,
+                [
+                    [scale[d](n) if (i, d) in free else n for d, n in enumerate(x.shape)]
+                    for i, x in enumerate(tensors)
+                ],
+            )
 
-        larger = [lambda d, n, k=k: n + k for k in range(9)] + [
-            lambda d, n, k=k: k * n + k // 2 for k in (2, 3, 4, 7)
-        ]
-        larger += [lambda d, n: n * (d - 1) + d, lambda d, n: n * (4 - d) + 1]
-        if not all(map(hold, larger)):
-            return None
-        below = 0  # how far all sizes can shrink together
-        limit = min(examples[i][d] for i, d in spatial) - 1
-        while below < limit and all(
-            hold(lambda d, n, b=below + 1, dims=dims: n - b if d in dims else n)
-            for dims in ((2,), (3,), (2, 3))
+        larger = [lambda n, k=k: n + k for k in range(9)]
+        larger += [lambda n, k=k: k * n + k // 2 for k in (2, 3, 4, 7)]
+        tall = [(height, larger[0]) for height in larger] + [(larger[0], width) for width in larger]
+        if not all(
+            hold(batch, *size) for batch in (2, 3, 64) for size in [*tall, *zip(larger, larger, strict=True)]
         ):
+            return None
+        same = larger[0]
+        below = 0  # how far all sizes can shrink together
+        limit = min((tensors[i].shape[d] for i, d in spatial), default=1) - 1
+        while below < limit:
+
+            def less(n: int, b: int = below + 1) -> int:
+                return n - b
+
+            if not (hold(2, less, less) and hold(2, less, same) and hold(2, same, less)):
+                break
             below += 1
-        for i, d in spatial:
-            minimum[i][d] -= below
-    return [
-        tuple(low if is_free else None for low, is_free in zip(lows, dims, strict=True))
-        for lows, dims in zip(minimum, free, strict=True)
-    ]
+        for key in spatial:
+            minimum[key] -= below
+    return [tuple(minimum.get((i, d)) for d in range(len(shape))) for i, shape in enumerate(sizes)]
 
 
 class _Shape:
@@ -252,9 +252,8 @@ def _hold(guards: list, shapes: list[list[int]]) -> bool:
         "torch": torch,
     }
     try:
-        return all(
-            eval(guard, {"__builtins__": {}}, scope) for guard in guards
-        )  # torch's own text, not a file's
+        # The text is torch's own, made from the model's code: it comes from no file.
+        return all(eval(guard, {"__builtins__": {}}, scope) for guard in guards)
     except (NameError, AttributeError, KeyError, IndexError, TypeError, ArithmeticError):
         return False  # a condition on something else than sizes
 
@@ -286,8 +285,7 @@ def _refuse_control_flow(graph: fx.Graph) -> None:
             )
 
 
-# Operators that do nothing at inference. The assertions only repeat what export has proved or the operators
-# check.
+# Operators that do nothing at inference. Assertions repeat what export has proved or the operators check.
 _IDENTITIES = frozenset(
     """
     dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_
@@ -348,8 +346,7 @@ def _aliases(node: fx.Node) -> list[fx.Node]:
     )
     if annotated or not composite or _operator_name(node) in _FRESH:
         return annotated
-    # Composite operators may return an argument unchanged without saying so in their schema (as dropout
-    # does).
+    # Composite operators may return an argument unchanged without saying so in their schema, as dropout does.
     return [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), (Tensor, list, tuple))]
 
 

@@ -64,6 +64,12 @@ def test_branch_on_divisibility_fixes_the_size():
     assert shapes(convert_and_compare(Net(function, conv=conv()), X)) == [(None, 4, 12, 8)]
 
 
+def test_branch_on_the_batch_fixes_it():
+    model = Net(lambda s, x: s.conv(x) if x.shape[0] < 5 else s.conv(x) * 2, conv=conv())
+    fast = convert_and_compare(model, X, batch=2)
+    assert shapes(fast) == [(2, 4, 12, 8)]
+
+
 def test_size_used_as_a_number_stays_free():
     model = Net(
         lambda s, x: F.interpolate(s.conv(x), size=(x.shape[2] * 2, x.shape[3] + 1)).flatten(1), conv=conv()
