@@ -90,8 +90,9 @@ void add_segments(const uint8_t* mask, int32_t begin, int32_t end, int32_t colum
 
 }  // namespace
 
-std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, const uint8_t* mask, int lanes,
-                                                   int max_vectors) {
+std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, const uint8_t* mask,
+                                                   const ColumnTiling& tiling) {
+  const int lanes = tiling.lanes;
   auto plan = std::make_shared<ColumnPlan>();
   plan->lanes = lanes;
   const int32_t pixels = g.out_h * g.out_w;
@@ -109,16 +110,21 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     return plan;
   }
 
+  const int32_t columns = static_cast<int32_t>(kept.size());
+  const auto offset = [&](int32_t column) {
+    const int32_t p = kept[static_cast<size_t>(column)];
+    return p / g.out_w * g.step_y + p % g.out_w * g.step_x;
+  };
+  const int32_t tail = columns > lanes && columns % lanes <= tiling.max_tail ? columns % lanes : 0;
+  for (int32_t c = columns - tail; c < columns; ++c) plan->tail_offsets.push_back(offset(c));
+
   // Input offset of every lane. Lanes past the last column continue it, so that they do not break up a vector
   // whose lanes are neighbours; what they read is never used.
-  const int32_t vectors = static_cast<int32_t>((kept.size() + lanes - 1) / lanes);
+  const int32_t vectors = (columns - tail + lanes - 1) / lanes;
   std::vector<int32_t> offsets(static_cast<size_t>(vectors) * lanes);
-  for (size_t i = 0; i < offsets.size(); ++i) {
-    if (i < kept.size())
-      offsets[i] = kept[i] / g.out_w * g.step_y + kept[i] % g.out_w * g.step_x;
-    else
-      offsets[i] = offsets[i - 1] + (g.step_x == 1 ? 1 : 0);
-  }
+  for (int32_t i = 0; i < vectors * lanes; ++i)
+    offsets[static_cast<size_t>(i)] =
+        i < columns ? offset(i) : offsets[static_cast<size_t>(i) - 1] + (g.step_x == 1 ? 1 : 0);
   plan->tap_group = choose_tap_group(offsets, lanes, g);
   // A window may begin at one of those last lanes.
   plan->read_ahead = 3 * lanes;
@@ -134,16 +140,19 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
   }
 
   // Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic.
-  const int32_t panels = (vectors + max_vectors - 1) / max_vectors;
+  const int32_t wide = (vectors + tiling.max_vectors - 1) / tiling.max_vectors, panels = wide + (tail > 0);
   int32_t pixel = 0;
   for (int32_t i = 0, v = 0; i < panels; ++i) {
     Panel panel;
-    panel.vectors = (vectors - v) / (panels - i);
     panel.first_vector = v;
     panel.first_segment = static_cast<int32_t>(plan->segments.size());
     const int32_t column = v * lanes;
+    if (i < wide)
+      panel.vectors = (vectors - v) / (wide - i);
+    else
+      panel.tail = tail;
     v += panel.vectors;
-    const int32_t end = i + 1 == panels ? pixels : kept[static_cast<size_t>(v) * lanes];
+    const int32_t end = i + 1 == panels ? pixels : kept[static_cast<size_t>(v) * static_cast<size_t>(lanes)];
     add_segments(mask, pixel, end, column, column, lanes, plan.get());
     pixel = end;
     panel.segments = static_cast<int32_t>(plan->segments.size()) - panel.first_segment;
@@ -157,7 +166,7 @@ namespace {
 
 struct CacheEntry {
   ColumnGeometry geometry;
-  int lanes, max_vectors;
+  ColumnTiling tiling;
   bool masked;
   uint64_t hash;
   std::vector<uint8_t> mask;
@@ -179,7 +188,7 @@ uint64_t hash_mask(const uint8_t* mask, size_t size) {
 }  // namespace
 
 std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geometry, const uint8_t* mask,
-                                                     int lanes, int max_vectors) {
+                                                     const ColumnTiling& tiling) {
   constexpr size_t kCapacity = 512;  // layers of several models
   static std::mutex mutex;
   static std::list<CacheEntry> entries;  // most recently used first
@@ -187,8 +196,7 @@ std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geome
       mask == nullptr ? 0 : static_cast<size_t>(geometry.out_h) * static_cast<size_t>(geometry.out_w);
   const uint64_t hash = mask == nullptr ? 0 : hash_mask(mask, size);
   const auto matches = [&](const CacheEntry& e) {
-    return e.hash == hash && e.masked == (mask != nullptr) && e.lanes == lanes &&
-           e.max_vectors == max_vectors && e.geometry == geometry &&
+    return e.hash == hash && e.masked == (mask != nullptr) && e.tiling == tiling && e.geometry == geometry &&
            (mask == nullptr || std::memcmp(e.mask.data(), mask, size) == 0);
   };
   {
@@ -200,9 +208,9 @@ std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geome
       }
     }
   }
-  CacheEntry entry{geometry, lanes, max_vectors, mask != nullptr, hash, {}, nullptr};
+  CacheEntry entry{geometry, tiling, mask != nullptr, hash, {}, nullptr};
   if (mask != nullptr) entry.mask.assign(mask, mask + size);
-  entry.plan = make_column_plan(geometry, mask, lanes, max_vectors);
+  entry.plan = make_column_plan(geometry, mask, tiling);
   auto plan = entry.plan;
   std::lock_guard<std::mutex> lock(mutex);
   entries.push_front(std::move(entry));

@@ -53,7 +53,8 @@ struct StoreSegment {
 };
 
 struct Panel {
-  int32_t vectors = 0;       // 0: nothing is computed here, only filled
+  int32_t vectors = 0;       // 0: no vectors; the panel is a tail, or nothing is computed in it, only filled
+  int32_t tail = 0;          // columns of a tail panel
   int32_t first_vector = 0;  // in ColumnPlan::vectors
   int32_t first_segment = 0, segments = 0;
 };
@@ -70,15 +71,29 @@ struct ColumnPlan {
   std::vector<PackWindow> windows;
   std::vector<StoreSegment> segments;
   std::vector<int32_t> indices;
+  std::vector<int32_t> tail_offsets;  // where the columns of the tail panel are read
+};
+
+// How wide vectors and panels are. A few columns more than fill whole vectors (7x7 pixels are 3 vectors of 16
+// and one column) would cost a whole vector more; up to max_tail of them become a panel of their own, for a
+// kernel that has filters along the vector.
+struct ColumnTiling {
+  int lanes = 1;
+  int max_vectors = 1;
+  int max_tail = 0;
+
+  bool operator==(const ColumnTiling& o) const {
+    return lanes == o.lanes && max_vectors == o.max_vectors && max_tail == o.max_tail;
+  }
 };
 
 // `mask`: out_h*out_w bytes, 0 = skipped, or null.
 std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& geometry, const uint8_t* mask,
-                                                   int lanes, int max_vectors);
+                                                   const ColumnTiling& tiling);
 
 // The same through a small least-recently-used cache whose key is the content of the mask, so a changed mask
 // can never meet an old plan. Thread safe.
 std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geometry, const uint8_t* mask,
-                                                     int lanes, int max_vectors);
+                                                     const ColumnTiling& tiling);
 
 }  // namespace semisparse

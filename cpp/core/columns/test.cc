@@ -21,7 +21,8 @@ TEST_CASE("every kept column is packed once, every pixel is stored once, nothing
     const int32_t pixels = g.out_h * g.out_w;
     const auto mask = r.mask(pixels);
     const bool masked = r.chance(0.8);
-    const auto plan = make_column_plan(g, masked ? mask.data() : nullptr, lanes, width);
+    const ColumnTiling tiling{lanes, width, static_cast<int>(r.between(0, lanes / 4))};
+    const auto plan = make_column_plan(g, masked ? mask.data() : nullptr, tiling);
     CAPTURE(i);
 
     // Where each panel column comes from, by walking the plan as the kernels do.
@@ -42,6 +43,8 @@ TEST_CASE("every kept column is packed once, every pixel is stored once, nothing
       }
       source.insert(source.end(), lane.begin(), lane.end());
     }
+    for (const int32_t offset : plan->tail_offsets) source.push_back(offset);
+    CHECK(static_cast<int>(plan->tail_offsets.size()) <= tiling.max_tail);
     std::vector<int> stored(static_cast<size_t>(pixels), 0);
     int32_t vectors = 0;
     for (const Panel& panel : plan->panels) {
@@ -56,7 +59,7 @@ TEST_CASE("every kept column is packed once, every pixel is stored once, nothing
           CHECK(computed == (!masked || mask[static_cast<size_t>(p)] != 0));
           if (!computed) continue;
           const int32_t column = s.acc + plan->indices[static_cast<size_t>(s.index + l)];
-          CHECK(column < panel.vectors * lanes);
+          CHECK(column < panel.vectors * lanes + panel.tail);
           CHECK(source[static_cast<size_t>(vectors * lanes + column)] ==
                 p / g.out_w * g.step_y + p % g.out_w * g.step_x);
         }
@@ -64,9 +67,7 @@ TEST_CASE("every kept column is packed once, every pixel is stored once, nothing
       vectors += panel.vectors;
     }
     for (const int count : stored) CHECK(count == 1);
-    const auto again = [&] {
-      return cached_column_plan(g, masked ? mask.data() : nullptr, lanes, width).get();
-    };
+    const auto again = [&] { return cached_column_plan(g, masked ? mask.data() : nullptr, tiling).get(); };
     CHECK((again() == again()));
   }
 }
@@ -77,9 +78,9 @@ TEST_CASE("the cache goes by the content of the mask") {
   g.step_y = 8;
   g.step_x = 1;
   std::vector<uint8_t> mask(64, 1);
-  const auto before = cached_column_plan(g, mask.data(), 4, 4);
+  const auto before = cached_column_plan(g, mask.data(), {4, 4, 0});
   mask[10] = 0;
-  const auto after = cached_column_plan(g, mask.data(), 4, 4);
+  const auto after = cached_column_plan(g, mask.data(), {4, 4, 0});
   CHECK(before->kept == 64);
   CHECK(after->kept == 63);
 }

@@ -19,6 +19,7 @@ namespace semisparse {
 struct PackedWeight::Impl {
   mutable std::mutex mutex;
   std::map<int, std::shared_ptr<const PreparedWeight>> by_chunk;  // key: channels in a chunk
+  bool dense = false;                                             // no weight is zero
 };
 
 PackedWeight::PackedWeight() : impl_(std::make_unique<Impl>()) {}
@@ -90,6 +91,21 @@ void store_block(const Task& t, const Panel& panel, int block, const float* sums
   }
 }
 
+// im2col of one chunk (`rows` rows) for one panel.
+void pack_chunk(const Task& t, const Panel& panel, const std::vector<const float*>& channels, size_t rows,
+                float* out) {
+  const Conv2dGeometry& g = *t.geometry;
+  const int kernel_h = static_cast<int>(g.weight.kernel_h), kernel_w = static_cast<int>(g.weight.kernel_w);
+  const int count = static_cast<int>(channels.size());
+  const int32_t tap_y = static_cast<int32_t>(g.dilation_h * padded_w(g));
+  const int32_t tap_x = static_cast<int32_t>(g.dilation_w);
+  if (panel.tail > 0)
+    t.kernels->pack_tail({channels.data(), count, t.plan->tail_offsets.data(), panel.tail, kernel_h, kernel_w,
+                          tap_y, tap_x, out, rows * kBlockFilters});
+  else
+    t.kernels->pack({channels.data(), count, t.plan, &panel, kernel_h, kernel_w, tap_y, tap_x, out});
+}
+
 void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end) {
   static thread_local AlignedBuffer panel_buffer, sum_buffer;
   static thread_local std::vector<const float*> channel_pointers;
@@ -97,11 +113,12 @@ void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end
   static const RunBlock no_rows;
   const Conv2dGeometry& g = *t.geometry;
   const PreparedWeight::Group& group = *t.group;
-  const size_t width = static_cast<size_t>(panel.vectors) * static_cast<size_t>(t.kernels->lanes);
+  const size_t width =
+      static_cast<size_t>(std::max(panel.vectors, 1)) * static_cast<size_t>(t.kernels->lanes);
   const size_t taps = static_cast<size_t>(g.weight.taps()), chunks = group.chunks.size();
   const int64_t plane = padded_plane(g);
 
-  if (panel.vectors == 0) {
+  if (panel.vectors == 0 && panel.tail == 0) {
     for (int b = block_begin; b < block_end; ++b) store_block(t, panel, b, nullptr, 0);
     return;
   }
@@ -109,13 +126,8 @@ void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end
   float* sums = sum_buffer.reserve(static_cast<size_t>(block_end - block_begin) * block_sums +
                                    static_cast<size_t>(t.kernels->lanes));
   started.assign(static_cast<size_t>(block_end - block_begin), 0);
-  PackArgs pack{};
-  pack.plan = t.plan;
-  pack.panel = &panel;
-  pack.kernel_h = static_cast<int>(g.weight.kernel_h);
-  pack.kernel_w = static_cast<int>(g.weight.kernel_w);
-  pack.tap_y = static_cast<int32_t>(g.dilation_h * padded_w(g));
-  pack.tap_x = static_cast<int32_t>(g.dilation_w);
+  float* packed = nullptr;
+  size_t column_stride = 0;  // of a tail's columns
   for (size_t i = 0; i < std::max<size_t>(chunks, 1); ++i) {
     const PreparedWeight::Chunk* chunk = i < chunks ? &group.chunks[i] : nullptr;  // null: no weight at all
     if (chunk != nullptr) {
@@ -123,10 +135,10 @@ void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end
       for (int32_t c = 0; c < chunk->channels; ++c)
         channel_pointers[static_cast<size_t>(c)] =
             t.planes + group.channels[static_cast<size_t>(chunk->first_channel + c)] * plane;
-      pack.channels = channel_pointers.data();
-      pack.channel_count = chunk->channels;
-      pack.out = panel_buffer.reserve(static_cast<size_t>(chunk->channels) * taps * width);
-      t.kernels->pack(pack);
+      const size_t rows = static_cast<size_t>(chunk->channels) * taps;
+      packed = panel_buffer.reserve(rows * width);
+      pack_chunk(t, panel, channel_pointers, rows, packed);
+      column_stride = rows * kBlockFilters;
     }
     const bool last = i + 1 >= chunks;
     for (int b = block_begin; b < block_end; ++b) {
@@ -138,8 +150,12 @@ void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end
         // Until a block's first rows come, its sums are its bias.
         float bias[kBlockFilters];
         if (!started[at]) load_bias(t, b, bias);
-        t.kernels->gemm(panel.vectors, pack.out, width * sizeof(float), runs, started[at] ? nullptr : bias,
-                        sums + at * block_sums, width);
+        const float* init = started[at] ? nullptr : bias;
+        if (panel.tail > 0)
+          t.kernels->gemm_tail(panel.tail, packed, column_stride, runs, init, sums + at * block_sums, width);
+        else
+          t.kernels->gemm(panel.vectors, packed, width * sizeof(float), runs, init, sums + at * block_sums,
+                          width);
         started[at] = 1;
       }
       // Right after the block's last sums, so that the stores drain behind the next block's arithmetic.
@@ -169,12 +185,12 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
       copy_padded(g, kernels, operands.input, first + n, c, std::min(copy_channels, channels - c),
                   padded + n * image + c * plane);
     });
-    // Columns are the first thing to share out. Where they are too few, filters are: every share packs the
-    // panel for itself. No sum is cut, so the result does not depend on the shares.
+    // Columns are the first thing to share out. Where panels are few, so that one more or less would leave
+    // threads waiting, filters are too: every share packs the panel for itself. No sum is cut, so the result
+    // does not depend on the shares.
     const int64_t whole = images * groups * panels;
     int64_t shares = 1;
-    if (threads > 1 && whole % threads != 0 && whole < 8 * threads)
-      shares = std::clamp<int64_t>(blocks / 4, 1, threads);
+    if (threads > 1 && whole < 8 * threads) shares = std::clamp<int64_t>(blocks / 4, 1, threads);
     parallel.run(whole * shares, [&](int64_t task) {
       const int64_t share = task % shares, p = task / shares % panels,
                     group = task / shares / panels % groups;
@@ -188,7 +204,8 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
   }
 }
 
-std::shared_ptr<const ColumnPlan> plan_columns(const Conv2dGeometry& g, const uint8_t* mask,
+// A tail panel's kernel is fast for runs of all four filters only, hence `dense`.
+std::shared_ptr<const ColumnPlan> plan_columns(const Conv2dGeometry& g, const uint8_t* mask, bool dense,
                                                const RowRunKernels& kernels) {
   ColumnGeometry c;
   c.out_h = static_cast<int32_t>(g.out_h());
@@ -197,7 +214,7 @@ std::shared_ptr<const ColumnPlan> plan_columns(const Conv2dGeometry& g, const ui
   c.step_y = static_cast<int32_t>(g.stride_h * padded_w(g));
   c.step_x = static_cast<int32_t>(g.stride_w);
   c.tap_x = static_cast<int32_t>(g.dilation_w);
-  return cached_column_plan(c, mask, kernels.lanes, kernels.max_vectors);
+  return cached_column_plan(c, mask, {kernels.lanes, kernels.max_vectors, dense ? kernels.max_tail : 0});
 }
 
 void check_shape(const WeightShape& found, const WeightShape& expected) {
@@ -218,18 +235,22 @@ void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed
             const uint8_t* mask, const Conv2dOperands& operands, Parallel& parallel) {
   g.validate();
   const RowRunKernels& kernels = selected_kernels();
-  const auto plan = plan_columns(g, mask, kernels);
-  const int chunk = choose_chunk(g, *plan, kernels);
   std::shared_ptr<const PreparedWeight> prepared;
+  std::shared_ptr<const ColumnPlan> plan;
   {
     auto& impl = weight.impl();
     std::lock_guard<std::mutex> lock(impl.mutex);
-    auto& slot = impl.by_chunk[chunk];
-    if (slot == nullptr) {
-      check_shape(inspect_packed(packed, size).shape, g.weight);
-      slot = prepare_packed(packed, size, chunk);
+    if (impl.by_chunk.empty()) {
+      const PackedInfo info = inspect_packed(packed, size);
+      check_shape(info.shape, g.weight);
+      impl.dense = info.nonzeros == info.shape.elements();
     }
-    prepared = slot;
+    plan = plan_columns(g, mask, impl.dense, kernels);
+    const int chunk = choose_chunk(g, *plan, kernels);
+    auto at = impl.by_chunk.find(chunk);
+    if (at == impl.by_chunk.end())
+      at = impl.by_chunk.emplace(chunk, prepare_packed(packed, size, chunk)).first;
+    prepared = at->second;
   }
   check_shape(prepared->shape, g.weight);
   run(g, *prepared, *plan, kernels, operands, parallel);
@@ -239,7 +260,7 @@ void conv2d(const Conv2dGeometry& g, const float* weight, const uint8_t* mask, c
             Parallel& parallel) {
   g.validate();
   const RowRunKernels& kernels = selected_kernels();
-  const auto plan = plan_columns(g, mask, kernels);
+  const auto plan = plan_columns(g, mask, true, kernels);
   const auto prepared = prepare_plain(weight, g.weight, choose_chunk(g, *plan, kernels));
   run(g, *prepared, *plan, kernels, operands, parallel);
 }

@@ -7,11 +7,20 @@
 #include "core/row_run/pad_plane.h"
 #include "core/row_run/row_run.h"
 #include "core/row_run/store_panel.h"
+#include "core/row_run/tail.h"
 
-#define SEMISPARSE_ROW_RUN(isa_, tile_)                                                                \
-  namespace semisparse {                                                                               \
-  extern const RowRunKernels row_run_##isa_;                                                           \
-  const RowRunKernels row_run_##isa_ = {                                                               \
-      #isa_,           "row_run_f32_" tile_ "_" #isa_, isa_::Vec::lanes,      isa_::Vec::max_vectors,  \
-      gemm<isa_::Vec>, pad_plane<isa_::Vec>,           pack_panel<isa_::Vec>, store_panel<isa_::Vec>}; \
+#define SEMISPARSE_ROW_RUN(isa_, tile_)                                     \
+  namespace semisparse {                                                    \
+  extern const RowRunKernels row_run_##isa_;                                \
+  const RowRunKernels row_run_##isa_ = {#isa_,                              \
+                                        "row_run_f32_" tile_ "_" #isa_,     \
+                                        isa_::Vec::lanes,                   \
+                                        isa_::Vec::max_vectors,             \
+                                        TailKernel<isa_::Vec>::max_columns, \
+                                        gemm<isa_::Vec>,                    \
+                                        pad_plane<isa_::Vec>,               \
+                                        pack_panel<isa_::Vec>,              \
+                                        pack_tail<isa_::Vec>,               \
+                                        TailKernel<isa_::Vec>::gemm,        \
+                                        store_panel<isa_::Vec>};            \
   }

@@ -70,6 +70,60 @@ TEST_CASE("gemm: random runs, widths, chunks and bias, for every kernel set") {
   }
 }
 
+TEST_CASE("tail: few columns with filters along the vector equal plain loops, for every kernel set") {
+  for (const RowRunKernels* kernels : row_run_kernels()) {
+    if (!isa_supported(kernels->isa)) continue;
+    CAPTURE(kernels->name);
+    Random r(29);
+    for (int i = 0; i < 300; ++i) {
+      const int columns = static_cast<int>(r.between(1, kernels->max_tail)),
+                channels = static_cast<int>(r.between(1, 30));
+      const int rows = channels * 2;  // 1x2 kernels, dilation 3
+      const auto image = r.normals(channels * 50), bias = r.normals(4);
+      std::vector<const float*> planes;
+      for (int c = 0; c < channels; ++c) planes.push_back(image.data() + c * 50);
+      std::vector<int32_t> offsets;
+      for (int j = 0; j < columns; ++j) offsets.push_back(static_cast<int32_t>(r.between(0, 46)));
+      std::vector<float> panel(static_cast<size_t>(columns * rows * 4), NAN);
+      kernels->pack_tail({planes.data(), channels, offsets.data(), columns, 1, 2, 50, 3, panel.data(),
+                          static_cast<size_t>(rows * 4)});
+      RunBlock block;
+      std::vector<uint16_t> row_list;
+      std::vector<float> weights, acc = r.normals(4 * columns);
+      const bool first = r.chance(0.5), dense = r.chance(0.6);
+      std::vector<double> want(acc.begin(), acc.end());
+      for (int k = 0; first && k < 4 * columns; ++k)
+        want[static_cast<size_t>(k)] = bias[static_cast<size_t>(k / columns)];
+      std::vector<int> subset(static_cast<size_t>(rows));
+      for (int& s : subset) s = dense ? 15 : static_cast<int>(r.between(0, 15));
+      for (int o = 0; o < 15; ++o) {
+        const int s = run_order()[o];
+        for (int k = 0; k < rows; ++k) {
+          if (subset[static_cast<size_t>(k)] != s) continue;
+          row_list.push_back(static_cast<uint16_t>(k));
+          ++block.counts[s];
+          if (s != 15) block.counts[0] = 1;
+          for (int f = 0; f < 4; ++f) {
+            if (!(s >> f & 1)) continue;
+            weights.push_back(r.normal());
+            for (int j = 0; j < columns; ++j)
+              want[static_cast<size_t>(f * columns + j)] +=
+                  static_cast<double>(weights.back()) *
+                  planes[static_cast<size_t>(k / 2)][offsets[static_cast<size_t>(j)] + k % 2 * 3];
+          }
+        }
+      }
+      weights.resize(weights.size() + 4);
+      block.rows = row_list.data();
+      block.weights = weights.data();
+      kernels->gemm_tail(columns, panel.data(), static_cast<size_t>(rows * 4), block,
+                         first ? bias.data() : nullptr, acc.data(), static_cast<size_t>(columns));
+      for (int k = 0; k < 4 * columns; ++k)
+        CHECK(std::abs(acc[static_cast<size_t>(k)] - want[static_cast<size_t>(k)]) < 1e-4);
+    }
+  }
+}
+
 TEST_CASE("the registry holds the portable kernels last, with different names") {
   const auto& all = row_run_kernels();
   REQUIRE(!all.empty());
