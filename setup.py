@@ -221,6 +221,12 @@ def packages() -> tuple[list[str], dict[str, str]]:
     return names, folders
 
 
+def requirements() -> list[str]:
+    """A compiled operator library fits one minor version of torch (its C++ interface is not stable): say so."""
+    torch = [] if WITHOUT_TORCH else [f"torch=={'.'.join(torch_version(torch_directory()).split('.')[:2])}.*"]
+    return ["numpy>=1.24", "safetensors>=0.4", *torch]
+
+
 if __name__ == "__main__":
     names, folders = packages()
     setup(
@@ -228,7 +234,7 @@ if __name__ == "__main__":
         package_dir={"semisparse": "semisparse", **folders},
         py_modules=["_semisparse_autoload"],
         package_data={"": ["recipes/*.yaml"]},
-        install_requires=["numpy>=1.24", "safetensors>=0.4"] + ([] if WITHOUT_TORCH else ["torch>=2.9"]),
+        install_requires=requirements(),
         ext_modules=[Extension(RUNTIME, [])] + ([] if WITHOUT_TORCH else [Extension(OPERATORS, [])]),
         cmdclass={"build_ext": BuildNative},
     )

@@ -52,6 +52,22 @@ bool needs_grad(const OptionalTensor& tensor) {
   return tensor.has_value() && needs_grad(*tensor);
 }
 
+// Forward-mode derivatives would otherwise be lost without a word: the kernels below know nothing of them.
+bool has_tangent(const at::Tensor& tensor) {
+  return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();
+}
+bool has_tangent(const OptionalTensor& tensor) {
+  return tensor.has_value() && has_tangent(*tensor);
+}
+
+template <typename... Tensors>
+void refuse_tangents(const Tensors&... tensors) {
+  TORCH_CHECK(
+      !(has_tangent(tensors) || ...),
+      "semisparse::conv2d has no forward-mode derivative; use reverse mode (backward, torch.autograd.grad), "
+      "or torch.nn.functional.conv2d for this layer");
+}
+
 OptionalTensor optional(const at::Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
@@ -188,6 +204,7 @@ at::Tensor conv2d_autograd(const at::Tensor& input, const at::Tensor& weight, co
                            at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                            int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
                            std::string_view activation, const OptionalTensor& residual) {
+  refuse_tangents(input, weight, bias, fill, residual);
   if (at::GradMode::is_enabled() && (needs_grad(input) || needs_grad(weight) || needs_grad(bias) ||
                                      needs_grad(fill) || needs_grad(residual))) {
     const Settings settings{{}, stride.vec(), padding.vec(), dilation.vec(), groups, std::string(activation)};
@@ -203,6 +220,7 @@ at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& pac
                                   at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                                   int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
                                   std::string_view activation, const OptionalTensor& residual) {
+  refuse_tangents(input, bias, fill, residual);
   if (at::GradMode::is_enabled() &&
       (needs_grad(input) || needs_grad(bias) || needs_grad(fill) || needs_grad(residual))) {
     const Settings settings{weight_shape.vec(), stride.vec(), padding.vec(),

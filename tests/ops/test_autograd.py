@@ -122,6 +122,14 @@ def test_modes_without_gradients_record_nothing(ops):
     assert not ops.conv2d(x, w.detach()).requires_grad
 
 
+def test_forward_mode_is_refused_rather_than_zero(ops):
+    x, w = torch.randn(1, 3, 5, 5), torch.randn(2, 3, 3, 3)
+    packed = ops.pack_weight(w)
+    for function in (lambda x: ops.conv2d(x, w), lambda x: ops.conv2d.packed(x, packed, [2, 3, 3, 3])):
+        with pytest.raises(RuntimeError, match="no forward-mode derivative; use reverse mode"):
+            torch.func.jvp(function, (x,), (x,))
+
+
 def test_weights_changed_before_backward_are_noticed(ops):
     x, w = torch.randn(1, 3, 5, 5, requires_grad=True), torch.randn(2, 3, 3, 3)
     y = ops.conv2d(x, w)

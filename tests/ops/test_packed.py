@@ -1,7 +1,9 @@
 """The packed format: exact, small, and safe to read from files that nobody can trust."""
 
+import os
 import random
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -260,6 +262,21 @@ class TestPreparedWeights:
             packed = ops.pack_weight(torch.full((4, 4, 3, 3), float(value + 1)))
             assert ops.conv2d.packed(x, packed, [4, 4, 3, 3]).unique().tolist() == [36.0 * (value + 1)]
             del packed
+
+    def test_memory_is_freed_with_the_packed_tensors(self, ops):
+        statm = Path("/proc/self/statm")
+        if not statm.exists():
+            pytest.skip("needs Linux's /proc")
+
+        def resident_bytes():
+            return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        weight, x = torch.randn(256, 512, 3, 3), torch.ones(1, 512, 3, 3)
+        for step in range(40):  # 9 MB each, packed and prepared: 380 MB if they stayed
+            ops.conv2d.packed(x, ops.pack_weight(weight), list(weight.shape))
+            if step == 5:
+                before = resident_bytes()
+        assert resident_bytes() - before < 100e6
 
     def test_two_weights_in_one_storage(self, ops):
         first, second = (
