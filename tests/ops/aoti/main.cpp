@@ -14,7 +14,8 @@
 
 int main(int argc, char** argv) try {
   if (argc != 9) {
-    std::cerr << "usage: " << argv[0] << " <operator library> <package.pt2> <input.bin> <output.bin> N C H W\n";
+    std::cerr << "usage: " << argv[0]
+              << " <operator library> <package.pt2> <input.bin> <output.bin> N C H W\n";
     return 2;
   }
   // Registers torch.ops.semisparse with the dispatcher; the package calls the operators by name.
@@ -30,7 +31,8 @@ int main(int argc, char** argv) try {
   std::vector<at::Tensor> outputs;
   for (int repeat = 0; repeat < 3; ++repeat) outputs = loader.run({input});
   const at::Tensor output = outputs.at(0).contiguous();
-  std::ofstream(argv[4], std::ios::binary).write(static_cast<const char*>(output.data_ptr()), output.nbytes());
+  std::ofstream(argv[4], std::ios::binary)
+      .write(static_cast<const char*>(output.data_ptr()), output.nbytes());
   if (dlsym(RTLD_DEFAULT, "Py_Initialize") != nullptr) throw std::runtime_error("Python is in this process");
   return 0;
 } catch (const std::exception& error) {
