@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "core/base/parallel.h"
+#include "core/base/tensor.h"
 #include "core/weights/packed.h"
 
 namespace semisparse {
@@ -34,12 +35,6 @@ struct Conv2dGeometry {
   int64_t out_w() const { return (in_w + 2 * pad_w - dilation_w * (weight.kernel_w - 1) - 1) / stride_w + 1; }
   // Positive sizes, an output of at least 1x1, no overflow; batch may be 0.
   void validate() const;
-};
-
-// Element strides in N, C, H, W order; any strides, also 0.
-struct ConstTensor4 {
-  const float* data = nullptr;
-  int64_t stride[4] = {0, 0, 0, 0};
 };
 
 struct Conv2dOperands {

@@ -34,6 +34,9 @@ struct Vec {
   static SEMISPARSE_INLINE Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
+  static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) {
+    return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  }
   static SEMISPARSE_INLINE Reg round(Reg a) {
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
@@ -50,6 +53,10 @@ struct Vec {
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) {
     const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(i, 28));
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(a, i), _mm256_permutevar8x32_ps(b, i), upper);
+  }
+  static SEMISPARSE_INLINE Reg even(Reg a, Reg b) {
+    const __m256 pairs = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0));  // a0 a2 b0 b2, a4 a6 b4 b6
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), _MM_SHUFFLE(3, 1, 2, 0)));
   }
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return _mm256_permutevar8x32_ps(a, i); }
 

@@ -35,6 +35,10 @@ struct Vec {
   static SEMISPARSE_INLINE Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  // max gives b where either is NaN, and is not asked where a is.
+  static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) {
+    return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b);
+  }
   static SEMISPARSE_INLINE Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT); }
   static SEMISPARSE_INLINE Reg pow2(Reg n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
 
@@ -42,6 +46,9 @@ struct Vec {
     return _mm512_add_epi32(_mm512_loadu_si512(p), _mm512_set1_epi32(add));
   }
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) { return _mm512_permutex2var_ps(a, i, b); }
+  static SEMISPARSE_INLINE Reg even(Reg a, Reg b) {
+    return permute2(a, b, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+  }
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return _mm512_permutexvar_ps(i, a); }
 
   static SEMISPARSE_INLINE Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }

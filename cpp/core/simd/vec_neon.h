@@ -40,6 +40,7 @@ struct Vec {
   static SEMISPARSE_INLINE Reg fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
   static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
   static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+  static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) { return vmaxq_f32(a, b); }
   static SEMISPARSE_INLINE Reg round(Reg a) { return vrndnq_f32(a); }
   static SEMISPARSE_INLINE Reg pow2(Reg n) {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
@@ -52,6 +53,7 @@ struct Vec {
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) {
     return vreinterpretq_f32_u8(vqtbl2q_u8({{vreinterpretq_u8_f32(a), vreinterpretq_u8_f32(b)}}, i));
   }
+  static SEMISPARSE_INLINE Reg even(Reg a, Reg b) { return vuzp1q_f32(a, b); }
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) {
     return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), i));
   }

@@ -44,6 +44,8 @@ struct Vec {
   // min/max return the second operand when one is NaN (as x86 does), so max(bound, x) passes NaN on.
   static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return a < b ? a : b; }
   static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return a > b ? a : b; }
+  // NaN where either operand is NaN.
+  static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) { return (a > b) | (a != a) ? a : b; }
   static SEMISPARSE_INLINE Reg round(Reg a) {
     Reg r;
     for (int i = 0; i < lanes; ++i) r[i] = std::nearbyint(a[i]);
@@ -65,6 +67,8 @@ struct Vec {
   }
   // r[l] = (a ++ b)[i[l]] for 0 <= i[l] < 2 * lanes.
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) { return __builtin_shuffle(a, b, i); }
+  // Lanes 0, 2, 4, ... of a ++ b.
+  static SEMISPARSE_INLINE Reg even(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{0, 2, 4, 6}); }
   // r[l] = a[i[l]] for 0 <= i[l] < lanes.
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return __builtin_shuffle(a, i); }
 

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// How tensors reach the core: a pointer and strides.
+#pragma once
+
+#include <cstdint>
+
+namespace semisparse {
+
+// Element strides in N, C, H, W order; any strides, also 0.
+struct ConstTensor4 {
+  const float* data = nullptr;
+  int64_t stride[4] = {0, 0, 0, 0};
+};
+
+}  // namespace semisparse

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Max pooling of one plane for any Vec. See kernels.h for how it goes about it.
+#pragma once
+
+#include <cstdint>
+
+#include "core/max_pool/kernels.h"
+
+namespace semisparse {
+
+template <class S>
+struct MaxPool {
+  using Reg = typename S::Reg;
+  static constexpr int64_t lanes = S::lanes;
+
+  // out[x] = maximum of the first N of a[x], b[x], c[x]; `out` may be one of them.
+  template <int N>
+  static SEMISPARSE_INLINE void maximum_of(const float* a, const float* b, const float* c, int64_t width,
+                                           float* out) {
+    const auto reduced = [&](auto&& load) {
+      Reg m = load(a);
+      if (N > 1) m = S::maximum(load(b), m);
+      if (N > 2) m = S::maximum(load(c), m);
+      return m;
+    };
+    const auto whole = [&](int64_t x) {
+      S::storeu(out + x, reduced([x](const float* p) { return S::loadu(p + x); }));
+    };
+    int64_t x = 0;
+    for (; x + lanes <= width; x += lanes) whole(x);
+    if (x == width) return;
+    if (width >= lanes) {
+      whole(width - lanes);  // some lanes for the second time: a maximum does not mind
+    } else {
+      const int n = static_cast<int>(width);
+      S::store_n(out, n, reduced([n](const float* p) { return S::load_n(p, n); }));
+    }
+  }
+
+  // out[x] = maximum of `rows` input rows that lie `step` elements apart. At least one row.
+  static void reduce_rows(const float* in, int64_t step, int64_t rows, int64_t width, float* out) {
+    if (rows == 1) return maximum_of<1>(in, in, in, width, out);
+    if (rows == 2) return maximum_of<2>(in, in + step, in, width, out);
+    maximum_of<3>(in, in + step, in + 2 * step, width, out);
+    for (int64_t r = 3; r < rows; r += 2) {
+      const float* next = in + r * step;
+      if (r + 1 < rows)
+        maximum_of<3>(out, next, next + step, width, out);
+      else
+        maximum_of<2>(out, next, next, width, out);
+    }
+  }
+
+  // Maximum of windows of `taps` taps (Taps of them, where that is not 0) whose starts lie Stride apart.
+  template <int Stride, int Taps>
+  static SEMISPARSE_INLINE Reg windows(const float* row, int64_t taps, int64_t dilation) {
+    const auto tap = [&](int64_t t) {
+      const float* p = row + t * dilation;
+      return Stride == 1 ? S::loadu(p) : S::even(S::loadu(p), S::loadu(p + lanes));
+    };
+    Reg m = tap(0);
+    if (Taps > 0) {
+      if (Taps > 1) m = S::maximum(tap(1), m);
+      if (Taps > 2) m = S::maximum(tap(2), m);
+    } else {
+      for (int64_t t = 1; t < taps; ++t) m = S::maximum(tap(t), m);
+    }
+    return m;
+  }
+
+  template <int Stride, int Taps>
+  static SEMISPARSE_INLINE void reduce_columns(const float* row, int64_t taps, int64_t dilation,
+                                               int64_t width, float* out) {
+    int64_t x = 0;
+    for (; x + lanes <= width; x += lanes)
+      S::storeu(out + x, windows<Stride, Taps>(row + x * Stride, taps, dilation));
+    if (x == width) return;
+    if (width >= lanes) {
+      x = width - lanes;
+      S::storeu(out + x, windows<Stride, Taps>(row + x * Stride, taps, dilation));
+    } else {
+      S::store_n(out, static_cast<int>(width), windows<Stride, Taps>(row, taps, dilation));
+    }
+  }
+
+  template <int Stride>
+  static void reduce_columns(const float* row, int64_t taps, int64_t dilation, int64_t width, float* out) {
+    if (taps == 2) return reduce_columns<Stride, 2>(row, 2, dilation, width, out);
+    if (taps == 3) return reduce_columns<Stride, 3>(row, 3, dilation, width, out);
+    reduce_columns<Stride, 0>(row, taps, dilation, width, out);
+  }
+
+  static void pool(const MaxPoolArgs& a) {
+    const MaxPool2dGeometry& g = *a.geometry;
+    const int64_t length = a.row_length, out_w = a.out_w;
+    // The image begins at an aligned address inside the row, the left border just before it.
+    float* const image = a.scratch + (g.pad_w + lanes - 1) / lanes * lanes;
+    const float* const row = image - g.pad_w;
+    const Reg nothing = S::set1(-__builtin_inff());
+    for (int64_t x = 0; x < length; x += lanes) S::store(a.scratch + x, nothing);
+
+    for (int64_t y = a.first; y < a.last; ++y) {
+      const int64_t top = y * g.stride_h - g.pad_h;  // input row of the first tap
+      const int64_t above = top < 0 ? (-top + g.dilation_h - 1) / g.dilation_h : 0;  // taps outside the image
+      const int64_t start = top + above * g.dilation_h;
+      const int64_t inside = start < g.in_h ? (g.in_h - 1 - start) / g.dilation_h + 1 : 0;
+      const int64_t rows = inside < g.kernel_h - above ? inside : g.kernel_h - above;
+      float* const out = a.out + y * out_w;
+      if (rows <= 0) {
+        for (int64_t x = 0; x < out_w; ++x) out[x] = -__builtin_inff();
+        continue;
+      }
+      reduce_rows(a.in + start * a.row_stride, g.dilation_h * a.row_stride, rows, g.in_w, image);
+      if (g.stride_w == 1) {
+        reduce_columns<1>(row, g.kernel_w, g.dilation_w, out_w, out);
+      } else if (g.stride_w == 2) {
+        reduce_columns<2>(row, g.kernel_w, g.dilation_w, out_w, out);
+      } else {
+        float* const all = a.scratch + length;
+        reduce_columns<1>(row, g.kernel_w, g.dilation_w, (out_w - 1) * g.stride_w + 1, all);
+        for (int64_t x = 0; x < out_w; ++x) out[x] = all[x * g.stride_w];
+      }
+    }
+  }
+};
+
+}  // namespace semisparse
