@@ -13,7 +13,7 @@ def register() -> None:
 
     try:
         _library.register()
-    except RuntimeError as error:  # a library that cannot be loaded must not take `import torch` down with it
+    except Exception as error:  # whatever is wrong here must not take `import torch` down with it
         import warnings
 
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
