@@ -186,8 +186,10 @@ class BuildNative(build_ext):
 
     @staticmethod
     def _runtime(ninja: NinjaFile, core: list[Path], common: list[str], linking: list[str]) -> Path:
-        import pybind11
-
+        try:
+            import pybind11
+        except ImportError:
+            raise SystemExit("pybind11 is needed to build semisparse: pip install pybind11") from None
         include = Path(pybind11.get_include())
         flags = common + ["-isystem", str(include), "-isystem", sysconfig.get_path("include")]
         flags += [f"-ffile-prefix-map={include}/="]
@@ -222,7 +224,7 @@ def packages() -> tuple[list[str], dict[str, str]]:
 
 
 def requirements() -> list[str]:
-    """A compiled operator library fits one minor version of torch (its C++ interface is not stable): say so."""
+    """The operator library fits one minor version of torch, whose C++ interface is not stable: say so."""
     torch = [] if WITHOUT_TORCH else [f"torch=={'.'.join(torch_version(torch_directory()).split('.')[:2])}.*"]
     return ["numpy>=1.24", "safetensors>=0.4", *torch]
 

@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 LIBRARY = Path(__file__).with_name("libsemisparse_torch.so")
-_REBUILD = """To build it for the installed torch:
-    pip install --force-reinstall --no-deps semisparse         (from a package index), or
-    pip install --no-build-isolation --no-deps -e .            (in a checkout)"""
+_REBUILD = """To build it for the installed torch, in a checkout of semisparse:
+    pip install --force-reinstall --no-deps .          or, to work on it,
+    pip install --no-build-isolation --no-deps -e ."""
 _MARKER = b"semisparse built for torch "
 
 _lock = threading.RLock()
@@ -44,7 +44,7 @@ def register() -> None:
 
         _load(torch)
         _register_fakes(torch)
-        for name in ("conv2d", "conv2d.packed"):
+        for name in ("conv2d", "conv2d.packed", "max_pool2d"):
             # Under torch.autocast the layer before hands over bfloat16; these kernels compute in float32.
             torch.library.register_autocast(f"semisparse::{name}", "cpu", torch.float32)
         _registered = True
