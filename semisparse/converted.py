@@ -93,6 +93,15 @@ class ConvertedModel(nn.Module):
         return f"{inputs}; {sparse} of {total} convolutions run by semisparse::conv2d"
 
 
+def pack_weight(weight: Tensor, groups: int) -> Tensor:
+    """`semisparse::pack_weight` with plain zeros.
+
+    Packing is exact to the bit, so it stores negative zeros; ``weight * mask`` makes one of every negative
+    weight that it removes. Adding 0 makes them positive ones, which cost nothing.
+    """
+    return torch.ops.semisparse.pack_weight(weight.detach().cpu().contiguous() + 0.0, groups)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """'float32' for torch.float32, the spelling of `semisparse.graph`."""
     return str(dtype).removeprefix("torch.")

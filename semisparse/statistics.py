@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semisparse import masking
-from semisparse.converted import ConvertedModel
+from semisparse.converted import ConvertedModel, pack_weight
 from semisparse.graph import TensorRef
 
 __all__ = ["LayerStatistics", "Statistics", "statistics"]
@@ -157,7 +157,7 @@ def _training_layer(name: str, module: nn.Module, sizes: list[tuple] | None) -> 
     weight = module.weight.detach()
     packed = None
     if isinstance(module, nn.Conv2d) and weight.dtype == torch.float32:
-        packed = torch.ops.semisparse.pack_weight(weight.cpu().contiguous(), module.groups).numel()
+        packed = pack_weight(weight, module.groups).numel()
     kind = "linear" if isinstance(module, nn.Linear) else _snake(type(module).__name__)
     return _layer(name, kind, weight, getattr(module, "groups", 1), sizes, mask, packed)
 

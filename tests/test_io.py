@@ -171,9 +171,9 @@ def node(document, op):
         (lambda d, t: d["inputs"][0].update(name="x=print(1)"), "expected letters"),
         (lambda d, t: d["nodes"][0]["kwargs"].update({"mask=1,x": 1}), "expected letters"),
         (lambda d, t: d["nodes"][0]["kwargs"].update(nonsense=1), "does not fit its schema"),
-        (lambda d, t: node(d, "aten.max_pool2d.default").update(args=[]), "does not fit its schema"),
+        (lambda d, t: node(d, "semisparse.max_pool2d.default").update(args=[]), "does not fit its schema"),
         (
-            lambda d, t: node(d, "aten.max_pool2d.default").update(op="operator.getitem"),
+            lambda d, t: node(d, "semisparse.max_pool2d.default").update(op="operator.getitem"),
             "operator.getitem with",
         ),
         (lambda d, t: d.update(version=99), "newer semisparse"),

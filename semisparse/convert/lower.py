@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from semisparse.convert.fuse import Fusion, fold_batch_norm, plan
 from semisparse.convert.trace import MASK_MARKER, Traced, arguments, is_mutating, trace
-from semisparse.converted import ConvertedModel, dtype_name
+from semisparse.converted import ConvertedModel, dtype_name, pack_weight
 from semisparse.graph import Graph, Input, Node, Ref, Symbol, TensorRef, TensorSpec, valid_name
 from semisparse.layers import LayerRecord
 
@@ -159,9 +159,7 @@ class _Lowering:
         key = ("packed", call["weight"], fusion.batch_norm and fusion.batch_norm.args[1:5], groups)
         packed = self._stored.get(key)
         if packed is None:
-            packed = self._store(
-                f"{name}_packed", torch.ops.semisparse.pack_weight(weight.contiguous(), groups), key
-            )
+            packed = self._store(f"{name}_packed", pack_weight(weight, groups), key)
         args = (
             self._values[call["input"]],
             packed,
@@ -180,6 +178,8 @@ class _Lowering:
         args, kwargs, op = node.args, node.kwargs, _operator(node)
         if node.target is MASK_MARKER:
             op, args = "aten.where.ScalarOther", (node.args[1], node.args[0], 0)
+        elif node.target is torch.ops.aten.max_pool2d.default and _is_float32_image(node):
+            op = "semisparse.max_pool2d.default"
         result = Node(
             self._fresh(_layer_name(node) if node in self.by_last else node.name),
             op,
@@ -290,6 +290,11 @@ def _layer_name(node: fx.Node) -> str:
     path = next((path for path, _ in reversed(list(stack.values()))), "")
     path = re.sub(r"@\d+", "", path)  # export's mark for a second call of one module
     return path.removeprefix("model.").removeprefix("model") or node.name
+
+
+def _is_float32_image(node: fx.Node) -> bool:
+    value = node.meta["val"]
+    return value.dim() == 4 and value.dtype == torch.float32
 
 
 def _zeros(tensor: Tensor) -> float:

@@ -317,6 +317,25 @@ def test_pruned_and_normalised_weights_are_folded():
     assert fast.layers[0].weight_sparsity == pytest.approx(0.6, abs=0.01)
 
 
+def test_negative_zeros_are_not_stored():
+    dense, pruned = (Net(lambda s, x: s.conv(x), conv=conv()) for _ in range(2))
+    with torch.no_grad():
+        pruned.conv.weight.copy_(-torch.rand(4, 4, 3, 3) * (torch.rand(4, 4, 3, 3) > 0.9))
+    assert pruned.conv.weight.signbit().all()
+    sizes = [ss.convert(model, X).get_buffer("conv_packed").numel() for model in (dense, pruned)]
+    assert sizes[1] < 0.5 * sizes[0]
+    assert ss.statistics(pruned).layers[0].bytes_packed == sizes[1]
+    convert_and_compare(pruned, X)
+
+
+def test_max_pooling():
+    model = Net(lambda s, x: s.pool(s.conv(x)), conv=conv(), pool=nn.MaxPool2d(3, 2, 1, ceil_mode=True))
+    fast = convert_and_compare(model, X)
+    assert fast.graph.nodes[1].op == "semisparse.max_pool2d.default"
+    model = Net(lambda s, x: F.max_pool2d(x[0], 2), conv=conv())  # what the operator does not take
+    assert "aten.max_pool2d.default" in [node.op for node in convert_and_compare(model, X).graph.nodes]
+
+
 def test_dropout_vanishes():
     model = Net(
         lambda s, x: s.fc(s.drop(s.conv(s.drop2(x)).flatten(1))),
