@@ -14,7 +14,7 @@ from semisparse import _library
 
 _library.register()
 
-__all__ = ["ACTIVATIONS", "conv2d", "conv2d_packed", "pack_weight", "unpack_weight"]
+__all__ = ["ACTIVATIONS", "conv2d", "conv2d_packed", "max_pool2d", "pack_weight", "unpack_weight"]
 
 ACTIVATIONS = ("none", "relu", "relu6", "silu", "leaky_relu", "hardswish", "sigmoid")
 
@@ -95,6 +95,38 @@ def conv2d_packed(
         input, packed, weight_shape, bias, stride, padding, dilation, groups,
         mask=mask, fill=fill, activation=activation, residual=residual,
     )  # fmt: skip
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: _Pair,
+    stride: _Pair | None = None,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """`torch.nn.functional.max_pool2d` without indices, with vectors along the width of the image.
+
+    PyTorch's own takes an image of contiguous layout pixel by pixel; it is fast for channels_last only.
+
+    Args:
+        input: float32 (N, C, H, W), any strides.
+        kernel_size, padding, dilation: one number, or (vertical, horizontal). Padding counts as -infinity,
+            and is at most half of the kernel.
+        stride: the same; None = kernel_size.
+        ceil_mode: a last window that sticks out counts too, unless it would start beyond the image.
+
+    Returns:
+        float32 (N, C, OH, OW), contiguous whatever the strides of `input`. A window that holds a NaN gives
+        NaN.
+
+    Raises:
+        RuntimeError, ValueError: an argument has the wrong dtype, shape or value; says which and what is
+        expected.
+    """
+    return torch.ops.semisparse.max_pool2d(
+        input, kernel_size, [] if stride is None else stride, padding, dilation, ceil_mode
+    )
 
 
 def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:

@@ -36,6 +36,7 @@ __all__ = [
     "get_num_threads",
     "inspect_packed",
     "kernel_name",
+    "max_pool2d",
     "pack_weight",
     "set_num_threads",
     "unpack_weight",
@@ -81,6 +82,36 @@ def conv2d(
     return _core.conv2d(
         input, weight, bias, _pair(stride, "stride"), _pair(padding, "padding"), _pair(dilation, "dilation"),
         groups, mask, fill, str(activation), residual,
+    )  # fmt: skip
+
+
+def max_pool2d(
+    input: np.ndarray,
+    kernel_size: _Pair,
+    stride: _Pair | None = None,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    ceil_mode: bool = False,
+) -> np.ndarray:
+    """Two-dimensional max pooling, as `torch.nn.functional.max_pool2d` does it.
+
+    Args:
+        input: float32 (N, C, H, W), any strides.
+        kernel_size, padding, dilation: one number, or (vertical, horizontal). Padding counts as -infinity,
+            and is at most half of the kernel.
+        stride: the same; None = kernel_size.
+        ceil_mode: a last window that sticks out counts too, unless it would start beyond the image.
+
+    Returns:
+        float32 (N, C, OH, OW), C-contiguous. A window that holds a NaN gives NaN.
+
+    Raises:
+        ValueError: an argument has the wrong type, dtype, shape or value; says which and what is expected.
+    """
+    kernel = _pair(kernel_size, "kernel_size")
+    return _core.max_pool2d(
+        input, kernel, kernel if stride is None else _pair(stride, "stride"), _pair(padding, "padding"),
+        _pair(dilation, "dilation"), bool(ceil_mode),
     )  # fmt: skip
 
 

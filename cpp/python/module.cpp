@@ -11,6 +11,7 @@
 #include "arrays.h"
 #include "core/conv2d/conv2d.h"
 #include "core/cpu/cpu.h"
+#include "core/max_pool/max_pool.h"
 #include "threads.h"
 
 namespace semisparse::python {
@@ -80,6 +81,13 @@ py::array strided_input(const py::object& object) {
   return plain ? input : py::array(FloatArray::ensure(input));
 }
 
+ConstTensor4 tensor4(const py::array& strided) {
+  ConstTensor4 tensor{static_cast<const float*>(strided.data()), {}};
+  for (int axis = 0; axis < 4; ++axis)
+    tensor.stride[axis] = strided.strides(axis) / static_cast<py::ssize_t>(sizeof(float));
+  return tensor;
+}
+
 FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight_object,
                         const py::object& bias_object, Pair stride, Pair padding, Pair dilation,
                         int64_t groups, const py::object& mask_object, const py::object& fill_object,
@@ -114,9 +122,7 @@ FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight
   FloatArray output({geometry.batch, channels, out_h, out_w});
   Conv2dOperands operands;
   operands.activation = parse_activation(activation);
-  operands.input.data = static_cast<const float*>(input.data());
-  for (int axis = 0; axis < 4; ++axis)
-    operands.input.stride[axis] = input.strides(axis) / static_cast<py::ssize_t>(sizeof(float));
+  operands.input = tensor4(input);
   operands.output = output.mutable_data();
   if (!bias_object.is_none()) {
     bias = contiguous<float>(bias_object, "bias", "float32 of shape (OC,)");
@@ -148,6 +154,31 @@ FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight
              *parallel);
     else
       conv2d(geometry, weight.data(), mask_bytes, operands, *parallel);
+  }
+  return output;
+}
+
+FloatArray max_pool2d_numpy(const py::object& input_object, Pair kernel_size, Pair stride, Pair padding,
+                            Pair dilation, bool ceil_mode) {
+  const py::array input = strided_input(input_object);
+  MaxPool2dGeometry geometry;
+  geometry.batch = input.shape(0);
+  geometry.channels = input.shape(1);
+  geometry.in_h = input.shape(2);
+  geometry.in_w = input.shape(3);
+  std::tie(geometry.kernel_h, geometry.kernel_w) = std::make_tuple(kernel_size[0], kernel_size[1]);
+  std::tie(geometry.stride_h, geometry.stride_w) = std::make_tuple(stride[0], stride[1]);
+  std::tie(geometry.pad_h, geometry.pad_w) = std::make_tuple(padding[0], padding[1]);
+  std::tie(geometry.dilation_h, geometry.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+  geometry.ceil_mode = ceil_mode;
+  geometry.validate();
+  FloatArray output({geometry.batch, geometry.channels, geometry.out_h(), geometry.out_w()});
+  float* const result = output.mutable_data();
+  const ConstTensor4 image = tensor4(input);
+  const std::shared_ptr<Parallel> parallel = shared_pool();
+  {
+    const py::gil_scoped_release release;
+    max_pool2d(geometry, image, result, *parallel);
   }
   return output;
 }
@@ -190,6 +221,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("conv2d", &conv2d_numpy, py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("mask"), py::arg("fill"),
         py::arg("activation"), py::arg("residual"));
+  m.def("max_pool2d", &max_pool2d_numpy, py::arg("input"), py::arg("kernel_size"), py::arg("stride"),
+        py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"));
   m.def("pack_weight", &pack, py::arg("weight"), py::arg("groups") = 1);
   m.def(
       "unpack_weight",

@@ -38,13 +38,37 @@ void check_per_channel(const OptionalTensor& optional, const char* name, const a
                   tensor.sym_sizes());
 }
 
-void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum) {
-  TORCH_CHECK(pair.size() == 2, "semisparse::conv2d: `", name,
-              "` must be one number or (vertical, horizontal), got ", pair);
+void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum, const char* op) {
+  TORCH_CHECK(pair.size() == 2, op, ": `", name, "` must be one number or (vertical, horizontal), got ",
+              pair);
   for (int64_t value : pair) {
-    TORCH_CHECK(value >= minimum && value <= kMaximum, "semisparse::conv2d: `", name, "` must be at least ",
-                minimum, " (and at most 2^30), got ", pair);
+    TORCH_CHECK(value >= minimum && value <= kMaximum, op, ": `", name, "` must be at least ", minimum,
+                " (and at most 2^30), got ", pair);
   }
+}
+
+// (N, C, H, W) float32, H and W of at most kMaximum.
+void check_image(const at::Tensor& input, const char* op) {
+  check_float(input, "input", op);
+  TORCH_CHECK(input.dim() == 4, op, ": `input` must have shape (N, C, H, W), got shape ", input.sym_sizes(),
+              input.dim() == 3 ? "; add the batch dimension with .unsqueeze(0)" : "");
+  TORCH_SYM_CHECK(input.sym_size(2).sym_le(kMaximum).sym_and(input.sym_size(3).sym_le(kMaximum)), op,
+                  ": `input` may be at most 2^30 high and wide, got shape ", input.sym_sizes());
+}
+
+// Number of pooling windows along one axis.
+c10::SymInt pooled_size(const c10::SymInt& input, int64_t kernel, int64_t stride, int64_t padding,
+                        int64_t dilation, bool ceil_mode, const char* axis) {
+  const int64_t extent = (kernel - 1) * dilation + 1;
+  const c10::SymInt room = input + 2 * padding - extent + (ceil_mode ? stride - 1 : 0);
+  TORCH_SYM_CHECK(input.sym_ge(1).sym_and(room.sym_ge(0)),
+                  "semisparse::max_pool2d: `input` is too small: its ", axis, " is ", input,
+                  ", with padding ", input + 2 * padding, ", but the (dilated) kernel covers ", extent,
+                  "; give a larger input or a smaller kernel");
+  const c10::SymInt last = room / stride;
+  // In ceil mode the last window may stick out, but must start inside the image or the padding before it. A
+  // minimum and not a branch: which side a symbolic size is on need not be known.
+  return (ceil_mode ? last.min((input + padding - 1) / stride) : last) + 1;
 }
 
 c10::SymInt output_size(const c10::SymInt& input, const c10::SymInt& kernel, int64_t stride, int64_t padding,
@@ -100,13 +124,11 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
   const c10::SymInt& channels = weight_shape[0];
 
   parse_activation(arguments.activation);  // throws, naming the known ones
-  check_float(input, "input", "semisparse::conv2d");
-  TORCH_CHECK(input.dim() == 4, "semisparse::conv2d: `input` must have shape (N, C, H, W), got shape ",
-              input.sym_sizes(), input.dim() == 3 ? "; add the batch dimension with .unsqueeze(0)" : "");
+  check_image(input, "semisparse::conv2d");
   check_device(weight, "weight", input);
-  check_pair(stride, "stride", 1);
-  check_pair(padding, "padding", 0);
-  check_pair(dilation, "dilation", 1);
+  check_pair(stride, "stride", 1, "semisparse::conv2d");
+  check_pair(padding, "padding", 0, "semisparse::conv2d");
+  check_pair(dilation, "dilation", 1, "semisparse::conv2d");
 
   TORCH_CHECK(groups >= 1 && groups <= kMaximum, "semisparse::conv2d: `groups` must be at least 1, got ",
               groups);
@@ -118,9 +140,6 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
                   input.sym_size(1), " channels, but a weight of shape (", weight_shape[0], ", ",
                   weight_shape[1], ", ", weight_shape[2], ", ", weight_shape[3], ") with ", groups,
                   " groups expects ", weight_shape[1] * groups);
-  TORCH_SYM_CHECK(input.sym_size(2).sym_le(kMaximum).sym_and(input.sym_size(3).sym_le(kMaximum)),
-                  "semisparse::conv2d: `input` may be at most 2^30 high and wide, got shape ",
-                  input.sym_sizes());
 
   const c10::SymInt out_h =
       output_size(input.sym_size(2), weight_shape[2], stride[0], padding[0], dilation[0], "height");
@@ -156,6 +175,26 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
     for (int i = 0; i < 4; ++i) TORCH_SYM_CHECK(residual.sym_size(i).sym_eq(output[i]), message());
   }
   return output;
+}
+
+SymShape4 check_max_pool2d(const MaxPool2dArguments& arguments) {
+  constexpr const char* op = "semisparse::max_pool2d";
+  const at::Tensor& input = arguments.input;
+  const at::IntArrayRef kernel = arguments.kernel_size, padding = arguments.padding,
+                        dilation = arguments.dilation;
+  const at::IntArrayRef stride = arguments.stride.empty() ? kernel : arguments.stride;
+  check_image(input, op);
+  check_pair(kernel, "kernel_size", 1, op);
+  check_pair(stride, "stride", 1, op);
+  check_pair(padding, "padding", 0, op);
+  check_pair(dilation, "dilation", 1, op);
+  TORCH_CHECK(padding[0] <= kernel[0] / 2 && padding[1] <= kernel[1] / 2, op,
+              ": `padding` must be at most half of `kernel_size` ", kernel, ", got ", padding);
+  const auto size = [&](int axis, const char* name) {
+    return pooled_size(input.sym_size(2 + axis), kernel[axis], stride[axis], padding[axis], dilation[axis],
+                       arguments.ceil_mode, name);
+  };
+  return {input.sym_size(0), input.sym_size(1), size(0, "height"), size(1, "width")};
 }
 
 }  // namespace semisparse::ops

@@ -36,4 +36,16 @@ void check_packed_bytes(const at::Tensor& packed, const char* op);
 SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight,
                        const SymShape4& weight_shape);
 
+struct MaxPool2dArguments {
+  const at::Tensor& input;
+  at::IntArrayRef kernel_size;
+  at::IntArrayRef stride;  // empty: that of the kernel
+  at::IntArrayRef padding;
+  at::IntArrayRef dilation;
+  bool ceil_mode;
+};
+
+// The output's shape (N, C, OH, OW).
+SymShape4 check_max_pool2d(const MaxPool2dArguments& arguments);
+
 }  // namespace semisparse::ops

@@ -26,6 +26,8 @@ at::Tensor conv2d_packed_cpu(const at::Tensor& input, const at::Tensor& packed, 
 at::Tensor pack_weight_cpu(const at::Tensor& weight, int64_t groups);
 at::Tensor unpack_weight_cpu(const at::Tensor& packed);
 at::Tensor unpack_weight_shaped_cpu(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_t groups);
+at::Tensor max_pool2d_cpu(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
+                          at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode);
 
 // Meta: checks and shapes only, also with symbolic sizes (fake tensors, torch.compile, torch.export).
 at::Tensor conv2d_meta(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
@@ -38,6 +40,8 @@ at::Tensor conv2d_packed_meta(const at::Tensor& input, const at::Tensor& packed,
                               const OptionalTensor& fill, std::string_view activation,
                               const OptionalTensor& residual);
 at::Tensor unpack_weight_shaped_meta(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_t groups);
+at::Tensor max_pool2d_meta(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
+                           at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode);
 
 // Autograd: records the backward pass where one of the inputs needs it.
 at::Tensor conv2d_autograd(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
@@ -50,5 +54,7 @@ at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& pac
                                   int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
                                   std::string_view activation, const OptionalTensor& residual);
 at::Tensor pack_weight_autograd(const at::Tensor& weight, int64_t groups);
+at::Tensor max_pool2d_autograd(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
+                               at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode);
 
 }  // namespace semisparse::ops

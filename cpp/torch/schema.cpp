@@ -30,22 +30,27 @@ void other_device(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit
 
 TORCH_LIBRARY(semisparse, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  // clang-format off
   m.def(
-      "conv2d(Tensor input, Tensor weight, Tensor? bias=None, int[2] stride=1, int[2] padding=0, int[2] "
-      "dilation=1, "
-      "int groups=1, *, Tensor? mask=None, Tensor? fill=None, str activation=\"none\", Tensor? "
-      "residual=None) "
-      "-> Tensor",
+      "conv2d(Tensor input, Tensor weight, Tensor? bias=None, int[2] stride=1, int[2] padding=0, "
+      "int[2] dilation=1, int groups=1, *, Tensor? mask=None, Tensor? fill=None, str activation=\"none\", "
+      "Tensor? residual=None) -> Tensor",
       tags);
   m.def(
       "conv2d.packed(Tensor input, Tensor packed, int[4] weight_shape, Tensor? bias=None, int[2] stride=1, "
       "int[2] padding=0, int[2] dilation=1, int groups=1, *, Tensor? mask=None, Tensor? fill=None, "
       "str activation=\"none\", Tensor? residual=None) -> Tensor",
       tags);
+  // clang-format on
   m.def("pack_weight(Tensor weight, int groups=1) -> Tensor", tags);
   m.def("unpack_weight(Tensor packed) -> Tensor", tags);
   // The same with the shape known beforehand (and checked), so that graphs need no data-dependent sizes.
   m.def("unpack_weight.shaped(Tensor packed, int[4] weight_shape, int groups=1) -> Tensor", tags);
+  // torch.nn.functional.max_pool2d without indices.
+  m.def(
+      "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, "
+      "bool ceil_mode=False) -> Tensor",
+      tags);
 }
 
 TORCH_LIBRARY_IMPL(semisparse, CPU, m) {
@@ -54,6 +59,7 @@ TORCH_LIBRARY_IMPL(semisparse, CPU, m) {
   m.impl("pack_weight", TORCH_FN(semisparse::ops::pack_weight_cpu));
   m.impl("unpack_weight", TORCH_FN(semisparse::ops::unpack_weight_cpu));
   m.impl("unpack_weight.shaped", TORCH_FN(semisparse::ops::unpack_weight_shaped_cpu));
+  m.impl("max_pool2d", TORCH_FN(semisparse::ops::max_pool2d_cpu));
 }
 
 // pack_weight and unpack_weight have sizes that depend on data: their fake kernels are in
@@ -62,20 +68,22 @@ TORCH_LIBRARY_IMPL(semisparse, Meta, m) {
   m.impl("conv2d", TORCH_FN(semisparse::ops::conv2d_meta));
   m.impl("conv2d.packed", TORCH_FN(semisparse::ops::conv2d_packed_meta));
   m.impl("unpack_weight.shaped", TORCH_FN(semisparse::ops::unpack_weight_shaped_meta));
+  m.impl("max_pool2d", TORCH_FN(semisparse::ops::max_pool2d_meta));
 }
 
 TORCH_LIBRARY_IMPL(semisparse, Autograd, m) {
   m.impl("conv2d", TORCH_FN(semisparse::ops::conv2d_autograd));
   m.impl("conv2d.packed", TORCH_FN(semisparse::ops::conv2d_packed_autograd));
   m.impl("pack_weight", TORCH_FN(semisparse::ops::pack_weight_autograd));
+  m.impl("max_pool2d", TORCH_FN(semisparse::ops::max_pool2d_autograd));
 }
 
 // A tensor elsewhere gets words instead of the dispatcher's list of registered backends.
-#define SEMISPARSE_OTHER_DEVICE(key)                                                             \
-  TORCH_LIBRARY_IMPL(semisparse, key, m) {                                                       \
-    for (const char* name :                                                                      \
-         {"conv2d", "conv2d.packed", "pack_weight", "unpack_weight", "unpack_weight.shaped"})    \
-      m.impl(name, torch::CppFunction::makeFromBoxedFunction<&semisparse::ops::other_device>()); \
+#define SEMISPARSE_OTHER_DEVICE(key)                                                                        \
+  TORCH_LIBRARY_IMPL(semisparse, key, m) {                                                                  \
+    for (const char* name :                                                                                 \
+         {"conv2d", "conv2d.packed", "pack_weight", "unpack_weight", "unpack_weight.shaped", "max_pool2d"}) \
+      m.impl(name, torch::CppFunction::makeFromBoxedFunction<&semisparse::ops::other_device>());            \
   }
 SEMISPARSE_OTHER_DEVICE(CUDA)
 SEMISPARSE_OTHER_DEVICE(MPS)
