@@ -140,9 +140,9 @@ class _Planner:
     def extend(self, fusion: Fusion) -> None:
         """Follow the chain from a supported convolution as far as it can be fused."""
         call = arguments(fusion.node)
-        fusion.stride, fusion.dilation = _pair(call["stride"]), _pair(call["dilation"])
+        fusion.stride, fusion.dilation = pair(call["stride"]), pair(call["dilation"])
         padding = call["padding"]
-        fusion.padding = _same_padding(call) if isinstance(padding, str) else _pair(padding)
+        fusion.padding = _same_padding(call) if isinstance(padding, str) else pair(padding)
 
         if fusion.mask_node is not None:
             self._take(fusion, fusion.mask_node)
@@ -261,7 +261,8 @@ def _activation(node: fx.Node, value: fx.Node) -> str | None:
     return None
 
 
-def _pair(value: list[int]) -> list[int]:
+def pair(value: list[int]) -> list[int]:
+    """(vertical, horizontal) of an argument that may give one number for both; [] stays []."""
     return list(value) * 2 if len(value) == 1 else list(value)
 
 
@@ -270,7 +271,7 @@ def _same_padding(call: dict) -> list[int] | None:
     kernel = call["weight"].meta["val"].shape[2:]
     if call["padding"] == "valid":
         return [0, 0]
-    total = [d * (int(k) - 1) for d, k in zip(_pair(call["dilation"]), kernel, strict=True)]
+    total = [d * (int(k) - 1) for d, k in zip(pair(call["dilation"]), kernel, strict=True)]
     return None if any(t % 2 for t in total) else [t // 2 for t in total]
 
 

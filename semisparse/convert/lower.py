@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from semisparse.convert.fuse import Fusion, fold_batch_norm, plan
+from semisparse.convert.fuse import Fusion, fold_batch_norm, pair, plan
 from semisparse.convert.trace import MASK_MARKER, Traced, arguments, is_mutating, trace
 from semisparse.converted import ConvertedModel, dtype_name, pack_weight
 from semisparse.graph import Graph, Input, Node, Ref, Symbol, TensorRef, TensorSpec, valid_name
@@ -180,6 +180,7 @@ class _Lowering:
             op, args = "aten.where.ScalarOther", (node.args[1], node.args[0], 0)
         elif node.target is torch.ops.aten.max_pool2d.default and _is_float32_image(node):
             op = "semisparse.max_pool2d.default"
+            args = tuple(pair(arg) if isinstance(arg, (list, tuple)) else arg for arg in args)
         result = Node(
             self._fresh(_layer_name(node) if node in self.by_last else node.name),
             op,

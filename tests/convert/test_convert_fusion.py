@@ -328,12 +328,25 @@ def test_negative_zeros_are_not_stored():
     convert_and_compare(pruned, X)
 
 
-def test_max_pooling():
-    model = Net(lambda s, x: s.pool(s.conv(x)), conv=conv(), pool=nn.MaxPool2d(3, 2, 1, ceil_mode=True))
-    fast = convert_and_compare(model, X)
-    assert fast.graph.nodes[1].op == "semisparse.max_pool2d.default"
-    model = Net(lambda s, x: F.max_pool2d(x[0], 2), conv=conv())  # what the operator does not take
-    assert "aten.max_pool2d.default" in [node.op for node in convert_and_compare(model, X).graph.nodes]
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.MaxPool2d((3,), padding=1),
+        lambda x: F.max_pool2d(x, [2, 3], dilation=(2, 1)),
+        lambda x: torch.cat([x, y := F.max_pool2d(x, 5, 1, 2), F.max_pool2d(y, 5, 1, 2)], 1),  # SPPF
+    ],
+)
+def test_max_pooling(pool):
+    fast = convert_and_compare(Net(lambda s, x: pool(s.conv(x)), conv=conv()), X)
+    pools = [node.op for node in fast.graph.nodes if "max_pool" in node.op]
+    assert set(pools) == {"semisparse.max_pool2d.default"}
+
+
+def test_max_pooling_of_other_inputs_stays():
+    for pool in (lambda x: F.max_pool2d(x[0], 2), lambda x: F.max_pool2d(x.double(), 2).float()):
+        fast = convert_and_compare(Net(lambda s, x, pool=pool: pool(s.conv(x)), conv=conv()), X)
+        assert "aten.max_pool2d.default" in [node.op for node in fast.graph.nodes]
 
 
 def test_dropout_vanishes():
