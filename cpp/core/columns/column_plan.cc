@@ -140,17 +140,15 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
   }
 
   // Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic.
-  const int32_t wide = (vectors + tiling.max_vectors - 1) / tiling.max_vectors, panels = wide + (tail > 0);
+  const int32_t panels = (vectors + tiling.max_vectors - 1) / tiling.max_vectors;
   int32_t pixel = 0;
   for (int32_t i = 0, v = 0; i < panels; ++i) {
     Panel panel;
     panel.first_vector = v;
     panel.first_segment = static_cast<int32_t>(plan->segments.size());
     const int32_t column = v * lanes;
-    if (i < wide)
-      panel.vectors = (vectors - v) / (wide - i);
-    else
-      panel.tail = tail;
+    panel.vectors = (vectors - v) / (panels - i);
+    if (i + 1 == panels) panel.tail = tail;
     v += panel.vectors;
     const int32_t end = i + 1 == panels ? pixels : kept[static_cast<size_t>(v) * static_cast<size_t>(lanes)];
     add_segments(mask, pixel, end, column, column, lanes, plan.get());

@@ -53,9 +53,9 @@ struct StoreSegment {
 };
 
 struct Panel {
-  int32_t vectors = 0;       // 0: no vectors; the panel is a tail, or nothing is computed in it, only filled
-  int32_t tail = 0;          // columns of a tail panel
+  int32_t vectors = 0;       // 0: nothing is computed here, only filled
   int32_t first_vector = 0;  // in ColumnPlan::vectors
+  int32_t tail = 0;          // columns past the vectors: number vectors * lanes and following of this panel
   int32_t first_segment = 0, segments = 0;
 };
 
@@ -71,12 +71,12 @@ struct ColumnPlan {
   std::vector<PackWindow> windows;
   std::vector<StoreSegment> segments;
   std::vector<int32_t> indices;
-  std::vector<int32_t> tail_offsets;  // where the columns of the tail panel are read
+  std::vector<int32_t> tail_offsets;  // where the last panel's tail is read
 };
 
 // How wide vectors and panels are. A few columns more than fill whole vectors (7x7 pixels are 3 vectors of 16
-// and one column) would cost a whole vector more; up to max_tail of them become a panel of their own, for a
-// kernel that has filters along the vector.
+// and one column) would cost a whole vector more; up to max_tail of them become the tail of the last panel,
+// for a kernel that has filters along the vector.
 struct ColumnTiling {
   int lanes = 1;
   int max_vectors = 1;

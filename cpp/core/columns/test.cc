@@ -64,6 +64,7 @@ TEST_CASE("every kept column is packed once, every pixel is stored once, nothing
                 p / g.out_w * g.step_y + p % g.out_w * g.step_x);
         }
       }
+      if (panel.tail > 0) CHECK(panel.tail == static_cast<int32_t>(plan->tail_offsets.size()));
       vectors += panel.vectors;
     }
     for (const int count : stored) CHECK(count == 1);

@@ -19,7 +19,7 @@ namespace semisparse {
 struct PackedWeight::Impl {
   mutable std::mutex mutex;
   std::map<int, std::shared_ptr<const PreparedWeight>> by_chunk;  // key: channels in a chunk
-  bool dense = false;                                             // no weight is zero
+  bool dense = false;                                             // hardly a weight is zero
 };
 
 PackedWeight::PackedWeight() : impl_(std::make_unique<Impl>()) {}
@@ -91,58 +91,64 @@ void store_block(const Task& t, const Panel& panel, int block, const float* sums
   }
 }
 
-// im2col of one chunk (`rows` rows) for one panel.
-void pack_chunk(const Task& t, const Panel& panel, const std::vector<const float*>& channels, size_t rows,
-                float* out) {
+// One panel's buffers for one chunk: the packed vectors, then the packed tail.
+struct PackedChunk {
+  float* vectors = nullptr;
+  float* tail = nullptr;
+  size_t tail_column = 0;  // floats from one column of the tail to the next
+};
+
+PackedChunk pack_chunk(const Task& t, const Panel& panel, const PreparedWeight::Chunk& chunk) {
+  static thread_local AlignedBuffer buffer;
+  static thread_local std::vector<const float*> channels;
   const Conv2dGeometry& g = *t.geometry;
+  const int64_t plane = padded_plane(g);
+  channels.resize(static_cast<size_t>(chunk.channels));
+  for (int32_t c = 0; c < chunk.channels; ++c)
+    channels[static_cast<size_t>(c)] =
+        t.planes + t.group->channels[static_cast<size_t>(chunk.first_channel + c)] * plane;
+
+  const size_t rows = static_cast<size_t>(chunk.channels) * static_cast<size_t>(g.weight.taps());
+  const size_t lanes = static_cast<size_t>(t.kernels->lanes),
+               width = static_cast<size_t>(panel.vectors) * lanes;
+  PackedChunk packed;
+  packed.tail_column = rows * kBlockFilters + lanes;
+  packed.vectors = buffer.reserve(rows * width + static_cast<size_t>(panel.tail) * packed.tail_column);
+  packed.tail = packed.vectors + rows * width;
   const int kernel_h = static_cast<int>(g.weight.kernel_h), kernel_w = static_cast<int>(g.weight.kernel_w);
-  const int count = static_cast<int>(channels.size());
   const int32_t tap_y = static_cast<int32_t>(g.dilation_h * padded_w(g));
   const int32_t tap_x = static_cast<int32_t>(g.dilation_w);
+  t.kernels->pack(
+      {channels.data(), chunk.channels, t.plan, &panel, kernel_h, kernel_w, tap_y, tap_x, packed.vectors});
   if (panel.tail > 0)
-    t.kernels->pack_tail({channels.data(), count, t.plan->tail_offsets.data(), panel.tail, kernel_h, kernel_w,
-                          tap_y, tap_x, out, rows * kBlockFilters});
-  else
-    t.kernels->pack({channels.data(), count, t.plan, &panel, kernel_h, kernel_w, tap_y, tap_x, out});
+    t.kernels->pack_tail({channels.data(), chunk.channels, t.plan->tail_offsets.data(), panel.tail, kernel_h,
+                          kernel_w, tap_y, tap_x, packed.tail, packed.tail_column});
+  return packed;
 }
 
 void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end) {
-  static thread_local AlignedBuffer panel_buffer, sum_buffer;
-  static thread_local std::vector<const float*> channel_pointers;
+  static thread_local AlignedBuffer sum_buffer;
   static thread_local std::vector<char> started;
   static const RunBlock no_rows;
-  const Conv2dGeometry& g = *t.geometry;
-  const PreparedWeight::Group& group = *t.group;
-  const size_t width =
-      static_cast<size_t>(std::max(panel.vectors, 1)) * static_cast<size_t>(t.kernels->lanes);
-  const size_t taps = static_cast<size_t>(g.weight.taps()), chunks = group.chunks.size();
-  const int64_t plane = padded_plane(g);
-
-  if (panel.vectors == 0 && panel.tail == 0) {
+  if (panel.vectors == 0) {
     for (int b = block_begin; b < block_end; ++b) store_block(t, panel, b, nullptr, 0);
     return;
   }
-  const size_t block_sums = kBlockFilters * width;
-  float* sums = sum_buffer.reserve(static_cast<size_t>(block_end - block_begin) * block_sums +
-                                   static_cast<size_t>(t.kernels->lanes));
+  const RowRunKernels& kernels = *t.kernels;
+  const PreparedWeight::Group& group = *t.group;
+  const size_t chunks = group.chunks.size(), lanes = static_cast<size_t>(kernels.lanes);
+  const size_t vector_columns = static_cast<size_t>(panel.vectors) * lanes;
+  const size_t width = vector_columns + (panel.tail > 0 ? lanes : 0);
+  const size_t block_sums = kBlockFilters * width + static_cast<size_t>(panel.tail) * lanes;
+  float* sums = sum_buffer.reserve(static_cast<size_t>(block_end - block_begin) * block_sums + lanes);
   started.assign(static_cast<size_t>(block_end - block_begin), 0);
-  float* packed = nullptr;
-  size_t column_stride = 0;  // of a tail's columns
   for (size_t i = 0; i < std::max<size_t>(chunks, 1); ++i) {
     const PreparedWeight::Chunk* chunk = i < chunks ? &group.chunks[i] : nullptr;  // null: no weight at all
-    if (chunk != nullptr) {
-      channel_pointers.resize(static_cast<size_t>(chunk->channels));
-      for (int32_t c = 0; c < chunk->channels; ++c)
-        channel_pointers[static_cast<size_t>(c)] =
-            t.planes + group.channels[static_cast<size_t>(chunk->first_channel + c)] * plane;
-      const size_t rows = static_cast<size_t>(chunk->channels) * taps;
-      packed = panel_buffer.reserve(rows * width);
-      pack_chunk(t, panel, channel_pointers, rows, packed);
-      column_stride = rows * kBlockFilters;
-    }
+    const PackedChunk packed = chunk != nullptr ? pack_chunk(t, panel, *chunk) : PackedChunk{};
     const bool last = i + 1 >= chunks;
     for (int b = block_begin; b < block_end; ++b) {
       const size_t at = static_cast<size_t>(b - block_begin);
+      float* acc = sums + at * block_sums;
       const RunBlock& runs =
           chunk != nullptr ? t.weight->blocks[chunk->first_block + static_cast<size_t>(b)] : no_rows;
       const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
@@ -151,15 +157,16 @@ void run_panel(const Task& t, const Panel& panel, int block_begin, int block_end
         float bias[kBlockFilters];
         if (!started[at]) load_bias(t, b, bias);
         const float* init = started[at] ? nullptr : bias;
+        kernels.gemm(panel.vectors, packed.vectors, vector_columns * sizeof(float), runs, init, acc, width);
         if (panel.tail > 0)
-          t.kernels->gemm_tail(panel.tail, packed, column_stride, runs, init, sums + at * block_sums, width);
-        else
-          t.kernels->gemm(panel.vectors, packed, width * sizeof(float), runs, init, sums + at * block_sums,
-                          width);
+          kernels.gemm_tail(panel.tail, packed.tail, packed.tail_column, runs, init,
+                            acc + kBlockFilters * width);
         started[at] = 1;
       }
       // Right after the block's last sums, so that the stores drain behind the next block's arithmetic.
-      if (last) store_block(t, panel, b, sums + at * block_sums, width);
+      if (last && panel.tail > 0)
+        kernels.finish_tail(panel.tail, acc + kBlockFilters * width, acc + vector_columns, width);
+      if (last) store_block(t, panel, b, acc, width);
     }
   }
 }
@@ -204,7 +211,7 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
   }
 }
 
-// A tail panel's kernel is fast for runs of all four filters only, hence `dense`.
+// The tail's kernel is fast for runs of all four filters only, hence `dense`.
 std::shared_ptr<const ColumnPlan> plan_columns(const Conv2dGeometry& g, const uint8_t* mask, bool dense,
                                                const RowRunKernels& kernels) {
   ColumnGeometry c;
@@ -243,7 +250,7 @@ void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed
     if (impl.by_chunk.empty()) {
       const PackedInfo info = inspect_packed(packed, size);
       check_shape(info.shape, g.weight);
-      impl.dense = info.nonzeros == info.shape.elements();
+      impl.dense = 100 * info.nonzeros >= 99 * info.shape.elements();
     }
     plan = plan_columns(g, mask, impl.dense, kernels);
     const int chunk = choose_chunk(g, *plan, kernels);

@@ -22,5 +22,6 @@
                                         pack_panel<isa_::Vec>,              \
                                         pack_tail<isa_::Vec>,               \
                                         TailKernel<isa_::Vec>::gemm,        \
+                                        TailKernel<isa_::Vec>::finish,      \
                                         store_panel<isa_::Vec>};            \
   }

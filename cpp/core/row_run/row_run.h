@@ -55,8 +55,9 @@ struct PadArgs {
   float* out;
 };
 
-// im2col of one chunk for the columns of a tail panel: every value four times, once for each filter of a
-// block, so that lanes / 4 rows make one vector. Column j at out + j * column_stride.
+// im2col of one chunk for the columns of a panel's tail: every value four times, once for each filter of a
+// block, so that lanes / 4 rows make one vector. Column j at out + j * column_stride;
+// zeros from its last row to the end of its stride, which must leave room for a whole vector.
 struct TailPackArgs {
   const float* const* channels;
   int channel_count;
@@ -84,18 +85,20 @@ struct RowRunKernels {
   const char* name;
   int lanes;
   int max_vectors;
-  int max_tail;  // columns that a tail panel may have
+  int max_tail;  // columns that a panel's tail may have
   // Adds one chunk of one block to `acc` (4 filters, `acc_stride` floats apart). The panel is `vectors` wide;
   // `row_bytes` lie between its rows. init: sums start from these 4 values instead of from acc, or null.
   void (*gemm)(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
                float* acc, size_t acc_stride);
   void (*pad)(const PadArgs& args);
   void (*pack)(const PackArgs& args);
-  // The same as pack and gemm for the few columns of a tail panel: filters and rows along the vector. acc: 4
-  // filters, acc_stride floats apart, `columns` sums each.
+  // The same as pack and gemm for the few columns of a panel's tail: filters and rows along the vector.
+  // `sums` are `columns` vectors, which finish_tail adds up to one number for each filter (acc_stride floats
+  // apart) and column.
   void (*pack_tail)(const TailPackArgs& args);
   void (*gemm_tail)(int columns, const float* panel, size_t column_stride, const RunBlock& block,
-                    const float* init, float* acc, size_t acc_stride);
+                    const float* init, float* sums);
+  void (*finish_tail)(int columns, const float* sums, float* acc, size_t acc_stride);
   void (*store)(const StoreArgs& args);
 };
 

@@ -3,9 +3,11 @@
 // block for lanes / 4 neighbouring rows: weights of a run of all four filters lie in that order anyway.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
+#include "core/row_run/micro_kernel.h"
 #include "core/row_run/row_run.h"
 
 namespace semisparse {
@@ -14,6 +16,7 @@ template <class S>
 void pack_tail(const TailPackArgs& a) {
   for (int j = 0; j < a.columns; ++j) {
     float* out = a.out + static_cast<size_t>(j) * a.column_stride;
+    float* const end = out + a.column_stride;
     for (int c = 0; c < a.channel_count; ++c) {
       const float* from = a.channels[c] + a.offsets[j];
       for (int ky = 0; ky < a.kernel_h; ++ky) {
@@ -23,6 +26,7 @@ void pack_tail(const TailPackArgs& a) {
         }
       }
     }
+    std::fill(out, end, 0.0f);
   }
 }
 
@@ -32,38 +36,39 @@ struct TailKernel {
   static constexpr int vector_rows = S::lanes / kBlockFilters;
   static constexpr int max_columns = vector_rows;
 
-  // Rows [0, rows) of Columns columns; Chains sums side by side for each, to hide the latency of the FMA.
+  // `count` neighbouring rows of Columns columns; Chains sums side by side for each, to hide the latency of
+  // the FMA.
   template <int Columns, int Chains>
-  static SEMISPARSE_INLINE void rows_of_all(const float* x, size_t column_stride, const float* w, int rows,
-                                            float (&sums)[kBlockFilters][max_columns]) {
-    Reg acc[Columns][Chains] = {};
-    const int step = vector_rows * Chains;
-    int r = 0;
-    for (; r + step <= rows; r += step, w += Chains * S::lanes, x += Chains * S::lanes) {
+  static SEMISPARSE_INLINE void neighbouring_rows(const float* x, size_t column_stride, const float* w,
+                                                  int count, float* sums) {
+    Reg acc[Columns][Chains];
+    SEMISPARSE_UNROLL for (int j = 0; j < Columns; ++j) {
+      acc[j][0] = S::loadu(sums + j * S::lanes);
+      SEMISPARSE_UNROLL for (int i = 1; i < Chains; ++i) acc[j][i] = S::set1(0.0f);
+    }
+    const auto add = [&](int chain, Reg weights) {
+      SEMISPARSE_UNROLL for (int j = 0; j < Columns; ++j) acc[j][chain] =
+          S::fma(weights, S::loadu(x + j * column_stride), acc[j][chain]);
+    };
+    int left = count * kBlockFilters;
+    for (; left >= Chains * S::lanes; left -= Chains * S::lanes) {
       __builtin_prefetch(w + 512);
-      for (int i = 0; i < Chains; ++i) {
-        const Reg weights = S::loadu(w + i * S::lanes);
-        for (int j = 0; j < Columns; ++j)
-          acc[j][i] = S::fma(weights, S::loadu(x + j * column_stride + i * S::lanes), acc[j][i]);
-      }
+      SEMISPARSE_UNROLL for (int i = 0; i < Chains; ++i, w += S::lanes, x += S::lanes) add(i, S::loadu(w));
     }
-    for (int j = 0; j < Columns; ++j) {
-      for (int i = 1; i < Chains; ++i) acc[j][0] = S::add(acc[j][0], acc[j][i]);
-      float lanes[S::lanes];
-      S::storeu(lanes, acc[j][0]);
-      for (int i = 0; i < vector_rows; ++i)
-        for (int f = 0; f < kBlockFilters; ++f) sums[f][j] += lanes[i * kBlockFilters + f];
+    for (; left >= S::lanes; left -= S::lanes, w += S::lanes, x += S::lanes) add(0, S::loadu(w));
+    // Past the last row, weights are taken as zero; the panel's rows go on with zeros.
+    if (left > 0) add(0, S::load_n(w, left));
+    SEMISPARSE_UNROLL for (int j = 0; j < Columns; ++j) {
+      SEMISPARSE_UNROLL for (int i = 1; i < Chains; ++i) acc[j][0] = S::add(acc[j][0], acc[j][i]);
+      S::storeu(sums + j * S::lanes, acc[j][0]);
     }
-    for (; r < rows; ++r, w += kBlockFilters, x += kBlockFilters)
-      for (int j = 0; j < Columns; ++j)
-        for (int f = 0; f < kBlockFilters; ++f) sums[f][j] += w[f] * x[j * column_stride];
   }
 
   static void gemm(int columns, const float* panel, size_t column_stride, const RunBlock& block,
-                   const float* init, float* acc, size_t acc_stride) {
-    float sums[kBlockFilters][max_columns];
-    for (int f = 0; f < kBlockFilters; ++f)
-      for (int j = 0; j < columns; ++j) sums[f][j] = init != nullptr ? init[f] : acc[f * acc_stride + j];
+                   const float* init, float* sums) {
+    if (init != nullptr)
+      for (int j = 0; j < columns; ++j)
+        for (int l = 0; l < S::lanes; ++l) sums[j * S::lanes + l] = l < kBlockFilters ? init[l] : 0.0f;
     const uint16_t* rows = block.rows;
     const float* w = block.weights;
     for (int o = 0; o < 15; ++o) {
@@ -72,28 +77,36 @@ struct TailKernel {
       // Rows of a run increase: they are neighbours if the last is as far away as there are rows.
       if (subset == 15 && rows[count - 1] - rows[0] == count - 1) {
         const float* x = panel + rows[0] * kBlockFilters;
-        if (columns == 1)
-          rows_of_all<1, 4>(x, column_stride, w, count, sums);
-        else if (max_columns >= 2 && columns == 2)
-          rows_of_all<max_columns >= 2 ? 2 : 1, 2>(x, column_stride, w, count, sums);
-        else if (max_columns >= 3 && columns == 3)
-          rows_of_all<max_columns >= 3 ? 3 : 1, 2>(x, column_stride, w, count, sums);
-        else if (max_columns >= 4)
-          rows_of_all<max_columns >= 4 ? 4 : 1, 1>(x, column_stride, w, count, sums);
+        if (columns == 1) neighbouring_rows<1, 4>(x, column_stride, w, count, sums);
+        if constexpr (max_columns >= 2)
+          if (columns == 2) neighbouring_rows<2, 2>(x, column_stride, w, count, sums);
+        if constexpr (max_columns >= 4) {
+          if (columns == 3) neighbouring_rows<3, 2>(x, column_stride, w, count, sums);
+          if (columns == 4) neighbouring_rows<4, 1>(x, column_stride, w, count, sums);
+        }
         w += kBlockFilters * count;
       } else {
         for (int k = 0; k < count; ++k)
           for (int f = 0; f < kBlockFilters; ++f)
             if (subset >> f & 1) {
               for (int j = 0; j < columns; ++j)
-                sums[f][j] += *w * panel[static_cast<size_t>(j) * column_stride + rows[k] * kBlockFilters];
+                sums[j * S::lanes + f] +=
+                    *w * panel[static_cast<size_t>(j) * column_stride + rows[k] * kBlockFilters];
               ++w;
             }
       }
       rows += count;
     }
-    for (int f = 0; f < kBlockFilters; ++f)
-      for (int j = 0; j < columns; ++j) acc[f * acc_stride + j] = sums[f][j];
+    static_assert(max_columns <= 4, "every number of columns has its kernel above");
+  }
+
+  static void finish(int columns, const float* sums, float* acc, size_t acc_stride) {
+    for (int j = 0; j < columns; ++j)
+      for (int f = 0; f < kBlockFilters; ++f) {
+        float sum = sums[j * S::lanes + f];
+        for (int i = 1; i < vector_rows; ++i) sum += sums[j * S::lanes + i * kBlockFilters + f];
+        acc[f * acc_stride + j] = sum;
+      }
   }
 };
 

@@ -84,14 +84,15 @@ TEST_CASE("tail: few columns with filters along the vector equal plain loops, fo
       for (int c = 0; c < channels; ++c) planes.push_back(image.data() + c * 50);
       std::vector<int32_t> offsets;
       for (int j = 0; j < columns; ++j) offsets.push_back(static_cast<int32_t>(r.between(0, 46)));
-      std::vector<float> panel(static_cast<size_t>(columns * rows * 4), NAN);
-      kernels->pack_tail({planes.data(), channels, offsets.data(), columns, 1, 2, 50, 3, panel.data(),
-                          static_cast<size_t>(rows * 4)});
+      const size_t stride = static_cast<size_t>(rows * 4 + kernels->lanes);
+      std::vector<float> panel(static_cast<size_t>(columns) * stride, NAN);
+      kernels->pack_tail(
+          {planes.data(), channels, offsets.data(), columns, 1, 2, 50, 3, panel.data(), stride});
       RunBlock block;
       std::vector<uint16_t> row_list;
       std::vector<float> weights, acc = r.normals(4 * columns);
       const bool first = r.chance(0.5), dense = r.chance(0.6);
-      std::vector<double> want(acc.begin(), acc.end());
+      std::vector<double> want(acc.begin(), acc.end()), products(acc.size(), 0.0);
       for (int k = 0; first && k < 4 * columns; ++k)
         want[static_cast<size_t>(k)] = bias[static_cast<size_t>(k / columns)];
       std::vector<int> subset(static_cast<size_t>(rows));
@@ -107,17 +108,28 @@ TEST_CASE("tail: few columns with filters along the vector equal plain loops, fo
             if (!(s >> f & 1)) continue;
             weights.push_back(r.normal());
             for (int j = 0; j < columns; ++j)
-              want[static_cast<size_t>(f * columns + j)] +=
+              products[static_cast<size_t>(f * columns + j)] +=
                   static_cast<double>(weights.back()) *
                   planes[static_cast<size_t>(k / 2)][offsets[static_cast<size_t>(j)] + k % 2 * 3];
           }
         }
       }
+      for (size_t k = 0; first && k < want.size(); ++k) want[k] += products[k];
       weights.resize(weights.size() + 4);
       block.rows = row_list.data();
       block.weights = weights.data();
-      kernels->gemm_tail(columns, panel.data(), static_cast<size_t>(rows * 4), block,
-                         first ? bias.data() : nullptr, acc.data(), static_cast<size_t>(columns));
+      std::vector<float> sums = r.normals(columns * kernels->lanes);
+      if (!first) {
+        // What an earlier chunk left: any split over the lanes of a filter.
+        std::fill(want.begin(), want.end(), 0.0);
+        for (int j = 0; j < columns; ++j)
+          for (int l = 0; l < kernels->lanes; ++l)
+            want[static_cast<size_t>(l % 4 * columns + j)] +=
+                sums[static_cast<size_t>(j * kernels->lanes + l)];
+        for (size_t k = 0; k < want.size(); ++k) want[k] += products[k];
+      }
+      kernels->gemm_tail(columns, panel.data(), stride, block, first ? bias.data() : nullptr, sums.data());
+      kernels->finish_tail(columns, sums.data(), acc.data(), static_cast<size_t>(columns));
       for (int k = 0; k < 4 * columns; ++k)
         CHECK(std::abs(acc[static_cast<size_t>(k)] - want[static_cast<size_t>(k)]) < 1e-4);
     }
