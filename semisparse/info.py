@@ -37,7 +37,7 @@ def _core() -> dict[str, str]:
     except ImportError as error:
         return {"kernels": f"not available: {error}"}
     processor = {f"cpu {key}": _text(value) for key, value in runtime.cpu_info().items()}
-    return processor | {"kernels": runtime.kernel_name()}
+    return processor | {"kernels": runtime.kernel_name(), "compiler": runtime.compiler()}
 
 
 def _torch() -> dict[str, str]:

@@ -31,6 +31,7 @@ PackedWeight = _core.PackedWeight
 
 __all__ = [
     "PackedWeight",
+    "compiler",
     "conv2d",
     "cpu_info",
     "get_num_threads",
@@ -142,6 +143,11 @@ def cpu_info() -> dict[str, Any]:
 def kernel_name() -> str:
     """Kernel family in use. The environment variable SEMISPARSE_ISA chooses another one than the best."""
     return _core.kernel_name()
+
+
+def compiler() -> str:
+    """The compiler that built the kernels, with its version."""
+    return _core.compiler
 
 
 def set_num_threads(threads: int) -> None:

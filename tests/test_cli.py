@@ -46,6 +46,8 @@ def test_info_reports_versions_and_kernels_without_paths(capsys):
     assert fields["semisparse"] == importlib.metadata.version("semisparse")
     assert torch.__version__ in out
     assert fields["kernels"] == runtime.kernel_name()
+    assert fields["compiler"] == runtime.compiler()
+    assert any(character.isdigit() for character in runtime.compiler())
     assert runtime.cpu_info()["architecture"] in out
     assert "/home" not in out and "site-packages" not in out
 

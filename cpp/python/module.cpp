@@ -197,6 +197,14 @@ py::dict cpu() {
 }  // namespace
 }  // namespace semisparse::python
 
+#if defined(__clang__)
+constexpr const char* kCompiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+constexpr const char* kCompiler = "GCC " __VERSION__;
+#else
+constexpr const char* kCompiler = "unknown";
+#endif
+
 PYBIND11_MODULE(_core, m) {
   using namespace semisparse::python;
   using semisparse::PackedWeight;
@@ -248,6 +256,7 @@ PYBIND11_MODULE(_core, m) {
       py::arg("packed"));
   m.def("cpu_info", &cpu);
   m.def("kernel_name", &semisparse::kernel_name);
+  m.attr("compiler") = kCompiler;
   m.def("set_num_threads", &set_num_threads, py::arg("threads"));
   m.def("get_num_threads", &get_num_threads);
 }
