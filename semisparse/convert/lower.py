@@ -37,9 +37,10 @@ def convert(
 
     Args:
         model: any module that torch.export can capture. Its forward takes tensors by position.
-        example_input: a tensor, or the sequence of tensors that forward takes. The batch size stays free.
-            Height and width stay free too if no layer has a column mask and the model's code does not
-            depend on them; otherwise other sizes are refused when the converted model runs.
+        example_input: a tensor, or the sequence of tensors that forward takes. The batch size stays free (code
+            that treats a batch of one specially is not seen). Height and width stay free too if no layer has a
+            column mask and the model's code does not depend on them; otherwise other sizes are refused when
+            the converted model runs.
         strict: raise if `semisparse::conv2d` cannot run a convolution, or cannot use its mask, instead of
             computing it densely. Either way the reason is in `layers`.
         free_size: False fixes height and width to the example's, which makes conversion several times faster.
@@ -143,6 +144,8 @@ class _Lowering:
             }
             weight, bias, fill = fold_batch_norm(weight, bias, folded)
         name = _layer_name(fusion.node)
+        # A layer that is called twice has its constants once.
+        source = (call["weight"], fusion.batch_norm and fusion.batch_norm.args[1:], groups)
         kwargs: dict[str, Any] = {}
         if fusion.mask is not None:
             # Masks are coherent across layers, so those of equal content are one tensor.
@@ -150,21 +153,18 @@ class _Lowering:
             key = ("mask", tuple(mask.shape), mask.numpy().tobytes())
             kwargs["mask"] = self._store(f"{name}_mask", mask, key)
             if fill is not None:
-                kwargs["fill"] = self._store(f"{name}_fill", fill)
+                kwargs["fill"] = self._store(f"{name}_fill", fill, ("fill", *source))
         if fusion.activation != "none":
             kwargs["activation"] = fusion.activation
         if fusion.residual is not None:
-            kwargs["residual"] = self._values[fusion.residual]
-        # A layer that is called twice has its weights once.
-        key = ("packed", call["weight"], fusion.batch_norm and fusion.batch_norm.args[1:5], groups)
+            kwargs["residual"] = self._argument(fusion.residual)
+        key = ("packed", *source)
         packed = self._stored.get(key)
-        if packed is None:
-            packed = self._store(f"{name}_packed", pack_weight(weight, groups), key)
         args = (
-            self._values[call["input"]],
-            packed,
+            self._argument(call["input"]),
+            packed or self._store(f"{name}_packed", pack_weight(weight, groups), key),
             list(weight.shape),
-            None if bias is None else self._store(f"{name}_bias", bias),
+            None if bias is None else self._store(f"{name}_bias", bias, ("bias", call["bias"], *source)),
             fusion.stride,
             fusion.padding,
             fusion.dilation,

@@ -201,12 +201,32 @@ def test_in_place_change_of_the_input_between_convolution_and_addition():
 
 
 def test_tied_weights_and_modules_used_twice():
-    model = Net(lambda s, x: s.b(F.relu(s.a(F.relu(s.a(x))))), a=conv(), b=conv())
+    model = Net(lambda s, x: s.b(F.relu(s.a(F.relu(s.a(x))))), a=conv(), b=conv(bias=False))
     model.b.weight = model.a.weight
     masking.attach_column_mask(model.a, torch.rand(9, 8) > 0.4)  # not on b, though it has the same weight
     fast = convert_and_compare(model, X, strict=True)
     assert ["mask" in node.kwargs for node in fast.graph.nodes] == [True, True, False]
-    assert sum(name.endswith("packed") for name in fast.graph.tensors) == 1
+    assert sorted(fast.graph.tensors) == ["a_bias", "a_mask", "a_packed"]
+
+
+def test_one_weight_with_two_batch_norms():
+    model = Net(
+        lambda s, x: s.b(s.conv(x)) - s.a(s.conv(x)),
+        conv=conv(),
+        a=nn.BatchNorm2d(4, eps=1e-5),
+        b=nn.BatchNorm2d(4, eps=0.5),
+    )
+    for name in ("weight", "bias", "running_mean", "running_var"):  # the same but for eps
+        setattr(model.b, name, getattr(model.a, name))
+    assert operators(convert_and_compare(randomise(model), X)) == ["conv2d.packed"] * 2 + ["sub.Tensor"]
+
+
+def test_constant_residual():
+    model = Net(
+        lambda s, x: (s.conv(x) + s.other.weight).view(4, 9, 8), conv=conv(), other=nn.Conv2d(4, 1, (9, 8))
+    )
+    fast = convert_and_compare(model, X[:1], batch=1)
+    assert fast.layers[0].residual and "other_weight" in fast.graph.tensors
 
 
 def test_functional_use_of_a_masked_layers_weight_is_not_masked():
