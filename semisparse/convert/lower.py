@@ -37,8 +37,8 @@ def convert(
 
     Args:
         model: any module that torch.export can capture. Its forward takes tensors by position.
-        example_input: a tensor, or the sequence of tensors that forward takes. The batch size stays free (code
-            that treats a batch of one specially is not seen). Height and width stay free too if no layer has a
+            that treats a batch of one specially is not seen). Height and width stay free too if no layer has
+            a column mask and the model's code does not depend on them; otherwise other sizes are refused when
             column mask and the model's code does not depend on them; otherwise other sizes are refused when
             the converted model runs.
         strict: raise if `semisparse::conv2d` cannot run a convolution, or cannot use its mask, instead of
