@@ -22,7 +22,7 @@ struct MaxPoolArgs {
   int64_t row_stride;   // elements between the plane's rows
   int64_t first, last;  // output rows to compute: [first, last)
   int64_t out_w;
-  int64_t row_length;  // of the row of maxima in `scratch`, see max_pool.cc; whole vectors
+  int64_t row_length;  // of the row of maxima in `scratch`, see max_pool_row
   float* scratch;      // one such row, two at strides above 2; aligned to a cache line
   float* out;          // the whole output plane, contiguous
 };
@@ -32,6 +32,10 @@ struct MaxPoolKernels {
   int lanes;
   void (*pool)(const MaxPoolArgs& args);
 };
+
+// Length of the row of maxima: image and borders, and as far as the last, partly used vectors read; whole
+// vectors.
+int64_t max_pool_row(const MaxPool2dGeometry& geometry, int64_t lanes);
 
 // Every kernel set compiled into this library, best first.
 const std::vector<const MaxPoolKernels*>& max_pool_kernels();

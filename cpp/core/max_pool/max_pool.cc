@@ -16,20 +16,11 @@ constexpr int64_t kTaskPixels = 65536;
 // once, so that each cache line of the input is fetched once.
 constexpr int64_t kChannelBlock = 16;
 
-// Length of the row of maxima: image and borders, and as far as the last, partly used vectors read.
-int64_t row_length(const MaxPool2dGeometry& g, int64_t lanes) {
-  // Strides above 2 take every stride-th of the windows at stride 1.
-  const int64_t windows = g.stride_w <= 2 ? g.out_w() : (g.out_w() - 1) * g.stride_w + 1;
-  const int64_t read = (windows + lanes) * (g.stride_w == 2 ? 2 : 1) + (g.kernel_w - 1) * g.dilation_w;
-  const int64_t alignment = lanes;
-  return (std::max(read, g.pad_w + g.in_w) + alignment + lanes) / lanes * lanes;
-}
-
 // What all planes of a call share.
 class Pool {
  public:
   Pool(const MaxPool2dGeometry& g, const MaxPoolKernels& kernels)
-      : g_(g), kernels_(kernels), length_(row_length(g, kernels.lanes)), out_w_(g.out_w()) {}
+      : g_(g), kernels_(kernels), length_(max_pool_row(g, kernels.lanes)), out_w_(g.out_w()) {}
 
   void rows(const float* in, int64_t row_stride, int64_t first, int64_t last, float* out) const {
     static thread_local AlignedBuffer buffer;
@@ -82,6 +73,14 @@ void pool_strided(const MaxPool2dGeometry& g, const Pool& pool, const ConstTenso
 }
 
 }  // namespace
+
+int64_t max_pool_row(const MaxPool2dGeometry& g, int64_t lanes) {
+  // Strides above 2 take every stride-th of the windows at stride 1.
+  const int64_t windows = g.stride_w <= 2 ? g.out_w() : (g.out_w() - 1) * g.stride_w + 1;
+  const int64_t read = (windows + lanes) * (g.stride_w == 2 ? 2 : 1) + (g.kernel_w - 1) * g.dilation_w;
+  const int64_t alignment = lanes;
+  return (std::max(read, g.pad_w + g.in_w) + alignment + lanes) / lanes * lanes;
+}
 
 void MaxPool2dGeometry::validate() const {
   // Bounds far above any real layer keep every product below within int64.
