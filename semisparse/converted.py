@@ -146,9 +146,15 @@ def _check_call(node: Node, function) -> None:
     """Compare a call with its operator's schema: a bad file fails when it is loaded, not when it runs."""
     schema = getattr(function, "_schema", None)
     if schema is None:  # one of Python's operators
-        if len(node.args) != (1 if function is operator.neg else 2) or node.kwargs:
+        kinds = [Ref | int, Ref | int]
+        if function is operator.neg:
+            kinds = [Ref | int]
+        elif function is operator.getitem:
+            kinds = [Ref, int]
+        if len(node.args) != len(kinds) or not all(map(isinstance, node.args, kinds)) or node.kwargs:
             raise ValueError(
-                f"node {node.name!r} calls {node.op} with {len(node.args)} arguments; convert again"
+                f"node {node.name!r} calls {node.op} with {node.args!r:.100}, expected {len(kinds)} integers "
+                "or values of nodes; convert the model again"
             )
         return
     positional = [argument for argument in schema.arguments if not argument.kwarg_only]

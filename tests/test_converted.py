@@ -153,5 +153,10 @@ def test_graphs_that_do_not_fit_are_refused():
         ConvertedModel(graph(Node("y", "aten.no_such_thing.default", (Ref("x"),)), output=Ref("y")), {})
     with pytest.raises(ValueError, match="schema"):
         ConvertedModel(graph(Node("y", "aten.relu.default", ()), output=Ref("y")), {})
+    for args in ((Ref("x"),), (Ref("x"), [1]), (1, 0), (Ref("x"), 0, 0), (Ref("x"), 1.0)):
+        with pytest.raises(ValueError, match="calls operator.getitem with"):
+            ConvertedModel(graph(Node("y", "operator.getitem", args), output=Ref("y")), {})
+    with pytest.raises(ValueError, match="calls operator.mul with"):
+        ConvertedModel(graph(Node("y", "operator.mul", ("text", 3)), output=Ref("y")), {})
     with pytest.raises(ValueError, match="not a valid name"):
         ConvertedModel(graph(Node("y;z", "aten.relu.default", (Ref("x"),)), output=Ref("x")), {})

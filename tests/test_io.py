@@ -15,6 +15,8 @@ from torch import nn
 
 import semisparse as ss
 from semisparse import masking
+from semisparse.converted import ConvertedModel
+from semisparse.graph import Graph
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +206,40 @@ def declare(document, tensors):
             "shape": list(tensor.shape),
             "crc32": zlib.crc32(raw),
         }
+
+
+VALUES = [0, -1, 1, 3, 100, 2**31, 2**40, 2**62, -(2**62), None, True, 1.5, "relu", [], [1], [0, 0], [-1, -1]]
+VALUES += [
+    [2**62, 2**62],
+    [1, 2, 3],
+    {"node": "input"},
+    {"tensor": "layer_0_mask"},
+    {"tensor": "layer_7_bias"},
+]
+
+
+def test_senseless_arguments_never_crash(network):
+    """A thousand graphs with arguments exchanged: refused when built or run, or run; nothing else."""
+    text = network.graph.to_json("test")
+    tensors, generator = dict(network.named_buffers()), random.Random(0)
+    outcomes = set()
+    for _ in range(1000):
+        document = json.loads(text)
+        places = [(n["args"], i) for n in document["nodes"] for i in range(len(n["args"]))]
+        places += [(n["kwargs"], key) for n in document["nodes"] for key in n["kwargs"]]
+        places += [
+            (a, i) for n in document["nodes"] for a in n["args"] if isinstance(a, list) for i in range(len(a))
+        ]
+        for _ in range(generator.choice([1, 1, 2])):
+            place, key = generator.choice(places)
+            place[key] = generator.choice(VALUES)
+        try:
+            with torch.inference_mode():
+                ConvertedModel(Graph.from_json(json.dumps(document)), tensors)(X)
+            outcomes.add("ran")
+        except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError) as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes >= {"ran", "RuntimeError", "ValueError"}
 
 
 def test_text_in_arguments_is_never_code(path):

@@ -37,10 +37,10 @@ def convert(
 
     Args:
         model: any module that torch.export can capture. Its forward takes tensors by position.
-            that treats a batch of one specially is not seen). Height and width stay free too if no layer has
-            a column mask and the model's code does not depend on them; otherwise other sizes are refused when
-            column mask and the model's code does not depend on them; otherwise other sizes are refused when
-            the converted model runs.
+        example_input: a tensor, or the sequence of tensors that forward takes. The batch size stays free
+            (code that treats a batch of one specially is not seen). Height and width stay free too if no
+            layer has a column mask and the model's code does not depend on them; otherwise other sizes are
+            refused when the converted model runs.
         strict: raise if `semisparse::conv2d` cannot run a convolution, or cannot use its mask, instead of
             computing it densely. Either way the reason is in `layers`.
         free_size: False fixes height and width to the example's, which makes conversion several times faster.
