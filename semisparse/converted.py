@@ -44,9 +44,8 @@ class ConvertedModel(nn.Module):
             tensors: the constant tensors, with the dtype and shape that `graph.tensors` declares.
 
         Raises:
-            ValueError: a tensor is missing, unexpected, or of another dtype or shape, or a call does not
-            fit its
-                operator's schema.
+            ValueError: a tensor is missing, unexpected, or of another dtype or shape, or a call does not fit
+                its operator's schema.
         """
         super().__init__()
         _check_tensors(graph, tensors)
@@ -71,8 +70,7 @@ class ConvertedModel(nn.Module):
         filename = f"<semisparse model {id(self.graph):x}>"
         linecache.cache[filename] = (len(self.code), None, self.code.splitlines(True), filename)
         exec(compile(self.code, filename, "exec"), constants)  # names and literals in it were validated
-        # On the instance, with the network's own parameters, so that nn.Module and torch.export call it
-        # directly.
+        # On the instance and with the network's own parameters: nn.Module and torch.export call it directly.
         self.forward = types.MethodType(constants["forward"], self)
 
     # The generated function is rebuilt, not copied: pickling and deep-copying carry data only.

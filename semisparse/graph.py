@@ -308,7 +308,7 @@ class _Parser:
         nodes = tuple(self._node(item) for item in self._list(document["nodes"], "nodes", _MAX_NODES))
         output = self._value(document["output"], "output", 0, output=True)
         layers = tuple(map(LayerRecord.from_json, self._list(document["layers"], "layers", _MAX_NODES)))
-        if unknown := {layer.node for layer in layers} - self.known:
+        if unknown := {layer.node for layer in layers} - {node.name for node in nodes}:
             raise ValueError(
                 f"a layer record names node {_show(min(unknown))}, which does not exist; {_DAMAGED}"
             )

@@ -72,7 +72,7 @@ def trace(model: nn.Module, example: Sequence[Tensor], free_size: bool = True) -
 
     Raises:
         ValueError: the model cannot be captured as a graph, changes its own state, or returns unknown
-        containers.
+            containers.
     """
     model = _copy(model).cpu().eval()
     masked = masking.masked_modules(model)
