@@ -149,6 +149,9 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     const int32_t column = v * lanes;
     panel.vectors = (vectors - v) / (panels - i);
     if (i + 1 == panels) panel.tail = tail;
+    const int32_t last_column = std::min(columns, (v + panel.vectors) * lanes + panel.tail) - 1;
+    panel.first_y = kept[static_cast<size_t>(column)] / g.out_w;
+    panel.last_y = kept[static_cast<size_t>(last_column)] / g.out_w;
     v += panel.vectors;
     const int32_t end = i + 1 == panels ? pixels : kept[static_cast<size_t>(v) * static_cast<size_t>(lanes)];
     add_segments(mask, pixel, end, column, column, lanes, plan.get());

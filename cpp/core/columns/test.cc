@@ -60,6 +60,7 @@ TEST_CASE("every kept column is packed once, every pixel is stored once, nothing
           if (!computed) continue;
           const int32_t column = s.acc + plan->indices[static_cast<size_t>(s.index + l)];
           CHECK(column < panel.vectors * lanes + panel.tail);
+          CHECK((panel.first_y <= p / g.out_w && p / g.out_w <= panel.last_y));
           CHECK(source[static_cast<size_t>(vectors * lanes + column)] ==
                 p / g.out_w * g.step_y + p % g.out_w * g.step_x);
         }

@@ -54,8 +54,9 @@ struct Task {
   const ColumnPlan* plan;
   const RowRunKernels* kernels;
   const Conv2dOperands* operands;
-  const float* planes;  // padded planes of the group's channels
+  const float* planes;  // padded planes of the image, or null: rows are staged
   int64_t n;
+  int64_t first_channel;  // of the group
 
   // Output channel of filter f of a block, or -1 past the last.
   int64_t filter(int block, int f) const {
@@ -102,19 +103,32 @@ PackedChunk pack_chunk(const Task& t, const Panel& panel, const PreparedWeight::
   static thread_local AlignedBuffer buffer;
   static thread_local std::vector<const float*> channels;
   const Conv2dGeometry& g = *t.geometry;
-  const int64_t plane = padded_plane(g);
-  channels.resize(static_cast<size_t>(chunk.channels));
-  for (int32_t c = 0; c < chunk.channels; ++c)
-    channels[static_cast<size_t>(c)] =
-        t.planes + t.group->channels[static_cast<size_t>(chunk.first_channel + c)] * plane;
-
   const size_t rows = static_cast<size_t>(chunk.channels) * static_cast<size_t>(g.weight.taps());
-  const size_t lanes = static_cast<size_t>(t.kernels->lanes),
-               width = static_cast<size_t>(panel.vectors) * lanes;
+  const size_t lanes = static_cast<size_t>(t.kernels->lanes);
+  const size_t vector_floats = rows * static_cast<size_t>(panel.vectors) * lanes;
   PackedChunk packed;
   packed.tail_column = rows * kBlockFilters + lanes;
-  packed.vectors = buffer.reserve(rows * width + static_cast<size_t>(panel.tail) * packed.tail_column);
-  packed.tail = packed.vectors + rows * width;
+  const size_t tail_floats = static_cast<size_t>(panel.tail) * packed.tail_column;
+
+  const RowRange staged = panel_rows(g, panel);
+  const int64_t plane = t.planes != nullptr ? padded_plane(g) : (staged.last - staged.first) * padded_w(g);
+  const size_t staged_floats =
+      t.planes != nullptr ? 0 : static_cast<size_t>(chunk.channels * plane + t.plan->read_ahead);
+  packed.vectors = buffer.reserve(vector_floats + tail_floats + staged_floats);
+  packed.tail = packed.vectors + vector_floats;
+  float* const stage = packed.tail + tail_floats;
+  channels.resize(static_cast<size_t>(chunk.channels));
+  for (int32_t c = 0; c < chunk.channels; ++c) {
+    const int64_t channel = t.first_channel + t.group->channels[static_cast<size_t>(chunk.first_channel + c)];
+    const float*& start = channels[static_cast<size_t>(c)];
+    if (t.planes != nullptr) {
+      start = t.planes + channel * plane;
+    } else {
+      copy_rows(g, *t.kernels, t.operands->input, t.n, channel, staged, stage + c * plane);
+      start = stage + c * plane - staged.first * padded_w(g);  // offsets of the plan count from row 0
+    }
+  }
+
   const int kernel_h = static_cast<int>(g.weight.kernel_h), kernel_w = static_cast<int>(g.weight.kernel_w);
   const int32_t tap_y = static_cast<int32_t>(g.dilation_h * padded_w(g));
   const int32_t tap_x = static_cast<int32_t>(g.dilation_w);
@@ -175,23 +189,28 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
          const RowRunKernels& kernels, const Conv2dOperands& operands, Parallel& parallel) {
   static thread_local AlignedBuffer padded_buffer;
   const int64_t plane = padded_plane(g), channels = g.in_channels(), image = plane * channels;
-  const int64_t slab = std::clamp<int64_t>(kSlabBytes / (4 * image), 1, std::max<int64_t>(g.batch, 1));
-  float* padded =
-      padded_buffer.reserve(static_cast<size_t>(slab * image) + static_cast<size_t>(plan.read_ahead));
+  const bool staged = stage_rows(g, plan);
+  const int64_t slab =
+      staged ? g.batch : std::clamp<int64_t>(kSlabBytes / (4 * image), 1, std::max<int64_t>(g.batch, 1));
+  float* const padded =
+      staged
+          ? nullptr
+          : padded_buffer.reserve(static_cast<size_t>(slab * image) + static_cast<size_t>(plan.read_ahead));
   const int threads = parallel.threads();
-
   const int64_t groups = g.weight.groups, panels = static_cast<int64_t>(plan.panels.size());
   const int blocks = weight.groups[0].blocks;
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
-    // Enough work in a task to be worth handing out.
-    const int64_t copy_channels = std::max<int64_t>(1, 65536 / plane);
-    const int64_t copies = (channels + copy_channels - 1) / copy_channels;
-    parallel.run(images * copies, [&](int64_t task) {
-      const int64_t n = task / copies, c = task % copies * copy_channels;
-      copy_padded(g, kernels, operands.input, first + n, c, std::min(copy_channels, channels - c),
-                  padded + n * image + c * plane);
-    });
+    if (!staged) {
+      // Enough work in a task to be worth handing out.
+      const int64_t copy_channels = std::max<int64_t>(1, 65536 / plane);
+      const int64_t copies = (channels + copy_channels - 1) / copy_channels;
+      parallel.run(images * copies, [&](int64_t task) {
+        const int64_t n = task / copies, c = task % copies * copy_channels;
+        copy_padded(g, kernels, operands.input, first + n, c, std::min(copy_channels, channels - c),
+                    padded + n * image + c * plane);
+      });
+    }
     // Columns are the first thing to share out. Where panels are few, so that one more or less would leave
     // threads waiting, filters are too: every share packs the panel for itself. No sum is cut, so the result
     // does not depend on the shares.
@@ -199,12 +218,17 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
     int64_t shares = 1;
     if (threads > 1 && whole < 8 * threads) shares = std::clamp<int64_t>(blocks / 4, 1, threads);
     parallel.run(whole * shares, [&](int64_t task) {
-      const int64_t share = task % shares, p = task / shares % panels,
-                    group = task / shares / panels % groups;
-      const int64_t n = task / shares / panels / groups;
-      const float* planes = padded + n * image + group * g.weight.in_channels_per_group * plane;
-      const Task t{&g,     &weight,  &weight.groups[static_cast<size_t>(group)], &plan, &kernels, &operands,
-                   planes, first + n};
+      const int64_t share = task % shares, p = task / shares % panels;
+      const int64_t group = task / shares / panels % groups, n = task / shares / panels / groups;
+      const Task t{&g,
+                   &weight,
+                   &weight.groups[static_cast<size_t>(group)],
+                   &plan,
+                   &kernels,
+                   &operands,
+                   staged ? nullptr : padded + n * image,
+                   first + n,
+                   group * g.weight.in_channels_per_group};
       run_panel(t, plan.panels[static_cast<size_t>(p)], static_cast<int>(blocks * share / shares),
                 static_cast<int>(blocks * (share + 1) / shares));
     });

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The input as packing wants it: planes with neighbouring pixels side by side and zeros around them.
+// The input as packing wants it: planes with neighbouring pixels side by side and zeros around them. Two
+// ways: a padded copy of the whole image, or only the rows that one panel reads, just before it is packed
+// (*staged*). Staging keeps everything in the L1 cache and needs no pass over the image of its own, but reads
+// rows that several panels share again; for wide images that is the larger part.
 #pragma once
 
 #include <cstdint>
 
+#include "core/columns/column_plan.h"
 #include "core/conv2d/conv2d.h"
 #include "core/row_run/row_run.h"
 
@@ -19,6 +23,22 @@ inline int64_t padded_w(const Conv2dGeometry& g) {
 inline int64_t padded_plane(const Conv2dGeometry& g) {
   return padded_h(g) * padded_w(g);
 }
+
+// Rows [first, last) of the padded plane that a panel reads.
+struct RowRange {
+  int64_t first, last;
+};
+inline RowRange panel_rows(const Conv2dGeometry& g, const Panel& panel) {
+  const int64_t reach = g.dilation_h * (g.weight.kernel_h - 1) + 1;
+  return {panel.first_y * g.stride_h, panel.last_y * g.stride_h + reach};
+}
+
+// Whether staging copies little enough to be better than one copy of the image.
+bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan);
+
+// Copies rows of one channel of image n, any strides.
+void copy_rows(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,
+               int64_t channel, const RowRange& rows, float* out);
 
 // Copies channels [first, first + count) of image n, any strides, to `out`, padded_plane() elements each.
 void copy_padded(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,

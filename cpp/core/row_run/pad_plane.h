@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies one image plane with neighbouring pixels into a padded one.
+// Copies rows of an image plane into the middle of zeros.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "core/row_run/row_run.h"
@@ -11,26 +10,28 @@ namespace semisparse {
 
 template <class S>
 void pad_plane(const PadArgs& a) {
-  const int64_t top = a.pad_h * a.pitch, plane = (a.height + 2 * a.pad_h) * a.pitch;
-  const auto zero = typename S::Reg{};
-  // The right border of a row and the left border of the next are one stretch; so are those of the first and
-  // last row with the rows of zeros beyond.
-  const auto clear = [&](float* p, int64_t count) {
-    for (; count >= S::lanes; p += S::lanes, count -= S::lanes) S::storeu(p, zero);
+  const int64_t pitch = a.width + 2 * a.pad_w, whole = a.width / S::lanes * S::lanes;
+  const int rest = static_cast<int>(a.width - whole);
+  const auto clear = [](float* p, int64_t count) {
+    for (; count >= S::lanes; p += S::lanes, count -= S::lanes) S::storeu(p, S::set1(0.0f));
     for (; count > 0; --count) *p++ = 0.0f;
   };
-  clear(a.out, top + a.pad_w);
-  clear(a.out + plane - top - a.pad_w, top + a.pad_w);
-  const float* from = a.in;
-  float* to = a.out + top + a.pad_w;
-  const int64_t whole = a.width / S::lanes * S::lanes;
-  for (int64_t y = 0; y < a.height; ++y, from += a.stride_h, to += a.pitch) {
-    for (int64_t x = 0; x < whole; x += S::lanes) S::storeu(to + x, S::loadu(from + x));
-    if (whole < a.width)
-      S::store_n(to + whole, static_cast<int>(a.width - whole),
-                 S::load_n(from + whole, static_cast<int>(a.width - whole)));
-    if (y + 1 < a.height)
-      for (int64_t x = a.width; x < a.pitch; ++x) to[x] = 0.0f;
+  float* to = a.out;
+  for (int64_t row = a.first_row; row < a.last_row; ++row, to += pitch) {
+    const int64_t y = row - a.pad_h;
+    if (y < 0 || y >= a.height) {
+      clear(to, pitch);
+      continue;
+    }
+    for (int64_t x = 0; x < a.pad_w; ++x) to[x] = to[pitch - 1 - x] = 0.0f;
+    const float* from = a.in + y * a.stride_h;
+    float* pixels = to + a.pad_w;
+    if (a.stride_w != 1) {
+      for (int64_t x = 0; x < a.width; ++x) pixels[x] = from[x * a.stride_w];
+      continue;
+    }
+    for (int64_t x = 0; x < whole; x += S::lanes) S::storeu(pixels + x, S::loadu(from + x));
+    if (rest > 0) S::store_n(pixels + whole, rest, S::load_n(from + whole, rest));
   }
 }
 

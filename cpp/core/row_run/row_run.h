@@ -47,12 +47,13 @@ struct PackArgs {
   float* out;            // row (channel * kernel_h + ky) * kernel_w + kx, `panel->vectors` vectors a row
 };
 
-// One (height, width) plane, rows stride_h apart, into the middle of zeros: rows of out are `pitch` = width +
-// 2 * pad_w.
+// Rows [first_row, last_row) of a padded plane: (height, width) pixels, any strides, in the middle of zeros.
 struct PadArgs {
-  const float* in;
-  int64_t height, width, stride_h, pad_h, pad_w, pitch;
-  float* out;
+  const float* in;  // the plane without padding
+  int64_t height, width, stride_h, stride_w;
+  int64_t pad_h, pad_w;
+  int64_t first_row, last_row;
+  float* out;  // rows of width + 2 * pad_w
 };
 
 // im2col of one chunk for the columns of a panel's tail: every value four times, once for each filter of a
