@@ -17,6 +17,7 @@
 
 #include "core/conv2d/conv2d.h"
 #include "ops.h"
+#include "tangents.h"
 
 namespace semisparse::ops {
 namespace {
@@ -50,22 +51,6 @@ bool needs_grad(const at::Tensor& tensor) {
 }
 bool needs_grad(const OptionalTensor& tensor) {
   return tensor.has_value() && needs_grad(*tensor);
-}
-
-// Forward-mode derivatives would otherwise be lost without a word: the kernels below know nothing of them.
-bool has_tangent(const at::Tensor& tensor) {
-  return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();
-}
-bool has_tangent(const OptionalTensor& tensor) {
-  return tensor.has_value() && has_tangent(*tensor);
-}
-
-template <typename... Tensors>
-void refuse_tangents(const Tensors&... tensors) {
-  TORCH_CHECK(
-      !(has_tangent(tensors) || ...),
-      "semisparse::conv2d has no forward-mode derivative; use reverse mode (backward, torch.autograd.grad), "
-      "or torch.nn.functional.conv2d for this layer");
 }
 
 OptionalTensor optional(const at::Tensor& tensor) {
@@ -204,7 +189,7 @@ at::Tensor conv2d_autograd(const at::Tensor& input, const at::Tensor& weight, co
                            at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                            int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
                            std::string_view activation, const OptionalTensor& residual) {
-  refuse_tangents(input, weight, bias, fill, residual);
+  refuse_tangents("semisparse::conv2d", input, weight, bias, fill, residual);
   if (at::GradMode::is_enabled() && (needs_grad(input) || needs_grad(weight) || needs_grad(bias) ||
                                      needs_grad(fill) || needs_grad(residual))) {
     const Settings settings{{}, stride.vec(), padding.vec(), dilation.vec(), groups, std::string(activation)};
@@ -220,7 +205,7 @@ at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& pac
                                   at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                                   int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
                                   std::string_view activation, const OptionalTensor& residual) {
-  refuse_tangents(input, bias, fill, residual);
+  refuse_tangents("semisparse::conv2d", input, bias, fill, residual);
   if (at::GradMode::is_enabled() &&
       (needs_grad(input) || needs_grad(bias) || needs_grad(fill) || needs_grad(residual))) {
     const Settings settings{weight_shape.vec(), stride.vec(), padding.vec(),

@@ -4,11 +4,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/max_pool2d_with_indices.h>
 #include <ATen/ops/max_pool2d_with_indices_backward.h>
+#include <ATen/ops/where.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "checks.h"
 #include "core/max_pool/max_pool.h"
 #include "parallel.h"
+#include "tangents.h"
 
 namespace semisparse::ops {
 namespace {
@@ -46,10 +48,18 @@ struct MaxPool2dFunction : torch::autograd::Function<MaxPool2dFunction> {
                padding = data["padding"].toIntVector(), dilation = data["dilation"].toIntVector();
     const bool ceil_mode = data["ceil_mode"].toBool();
     const at::Tensor input = context->get_saved_variables()[0];
-    const at::Tensor indices = std::get<1>(
+    at::Tensor grad = grads[0];
+    at::Tensor indices = std::get<1>(
         at::max_pool2d_with_indices(input.detach(), kernel_size, stride, padding, dilation, ceil_mode));
+    if (dilation[0] > 1 || dilation[1] > 1) {
+      // A dilated window may have all its taps in the padding. PyTorch gives it an index outside the image,
+      // and its backward pass would write there. Nothing flows back through such a window.
+      const at::Tensor inside = indices.lt(input.sym_size(2) * input.sym_size(3));
+      grad = at::where(inside, grad, 0);
+      indices = at::where(inside, indices, 0);
+    }
     variable_list result(6);
-    result[0] = at::max_pool2d_with_indices_backward(grads[0], input, kernel_size, stride, padding, dilation,
+    result[0] = at::max_pool2d_with_indices_backward(grad, input, kernel_size, stride, padding, dilation,
                                                      ceil_mode, indices);
     return result;
   }
@@ -94,6 +104,7 @@ at::Tensor max_pool2d_meta(const at::Tensor& input, at::IntArrayRef kernel_size,
 
 at::Tensor max_pool2d_autograd(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
                                at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode) {
+  refuse_tangents("semisparse::max_pool2d", input);
   if (at::GradMode::is_enabled() && input.requires_grad())
     return MaxPool2dFunction::apply(input, kernel_size, stride, padding, dilation, ceil_mode);
   return call({input, kernel_size, stride, padding, dilation, ceil_mode});

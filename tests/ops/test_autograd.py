@@ -125,7 +125,11 @@ def test_modes_without_gradients_record_nothing(ops):
 def test_forward_mode_is_refused_rather_than_zero(ops):
     x, w = torch.randn(1, 3, 5, 5), torch.randn(2, 3, 3, 3)
     packed = ops.pack_weight(w)
-    for function in (lambda x: ops.conv2d(x, w), lambda x: ops.conv2d.packed(x, packed, [2, 3, 3, 3])):
+    for function in (
+        lambda x: ops.conv2d(x, w),
+        lambda x: ops.conv2d.packed(x, packed, [2, 3, 3, 3]),
+        lambda x: ops.max_pool2d(x, 2),
+    ):
         with pytest.raises(RuntimeError, match="no forward-mode derivative; use reverse mode"):
             torch.func.jvp(function, (x,), (x,))
 

@@ -143,6 +143,7 @@ def test_export_with_dynamic_height_and_width(ops):
         assert torch.equal(program.module()(x), Plain()(x))
 
 
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)  # the default since torch 2.10
 def test_data_dependent_packing_inside_a_graph(ops):
     @torch.compile(fullgraph=True, backend="aot_eager")
     def function(x, w):
