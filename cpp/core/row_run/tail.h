@@ -52,7 +52,6 @@ struct TailKernel {
     };
     int left = count * kBlockFilters;
     for (; left >= Chains * S::lanes; left -= Chains * S::lanes) {
-      __builtin_prefetch(w + 512);
       SEMISPARSE_UNROLL for (int i = 0; i < Chains; ++i, w += S::lanes, x += S::lanes) add(i, S::loadu(w));
     }
     for (; left >= S::lanes; left -= S::lanes, w += S::lanes, x += S::lanes) add(0, S::loadu(w));

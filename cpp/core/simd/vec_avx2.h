@@ -13,6 +13,7 @@ namespace semisparse::avx2 {
 struct Vec {
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 3;  // 4 x 3 sums + 3 panel vectors + 1 weight = all 16 registers
+  static constexpr int rows_per_step = 4;
   using Reg = __m256;
   using Index = __m256i;
   using Mask = __m256;

@@ -13,6 +13,7 @@ namespace semisparse::avx512 {
 struct Vec {
   static constexpr int lanes = 16;
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 weight = 31 of 32 registers
+  static constexpr int rows_per_step = 4;
   using Reg = __m512;
   using Index = __m512i;
   using Mask = __mmask16;

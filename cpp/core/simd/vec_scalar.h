@@ -13,7 +13,8 @@ namespace semisparse::scalar {
 
 struct Vec {
   static constexpr int lanes = 4;
-  static constexpr int max_vectors = 2;  // width of the register tile, in vectors
+  static constexpr int max_vectors = 2;    // width of the register tile, in vectors
+  static constexpr int rows_per_step = 1;  // how far the longest run is unrolled
   typedef float Reg __attribute__((vector_size(16)));
   typedef int32_t Index __attribute__((vector_size(16)));
   typedef int32_t Mask __attribute__((vector_size(16)));
