@@ -30,6 +30,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 OPERATORS, RUNTIME = "semisparse.libsemisparse_torch", "semisparse._core"
@@ -143,6 +144,15 @@ class NinjaFile:
             )
 
 
+class BuildPython(build_py):
+    def run(self) -> None:
+        # setuptools keeps build/lib: a module that was renamed, or the operators in a build without torch, would
+        # go into the wheel again.
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 class BuildNative(build_ext):
     def get_ext_filename(self, name: str) -> str:
         # The operator library is no Python module, so its name carries no Python version.
@@ -238,5 +248,5 @@ if __name__ == "__main__":
         package_data={"": ["recipes/*.yaml"]},
         install_requires=requirements(),
         ext_modules=[Extension(RUNTIME, [])] + ([] if WITHOUT_TORCH else [Extension(OPERATORS, [])]),
-        cmdclass={"build_ext": BuildNative},
+        cmdclass={"build_py": BuildPython, "build_ext": BuildNative},
     )
