@@ -146,8 +146,7 @@ class NinjaFile:
 
 class BuildPython(build_py):
     def run(self) -> None:
-        # setuptools keeps build/lib: a module that was renamed, or the operators in a build without torch, would
-        # go into the wheel again.
+        # setuptools keeps build/lib: what was renamed, or is not built this time, would be packed again.
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
