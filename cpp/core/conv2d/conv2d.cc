@@ -54,7 +54,7 @@ struct Task {
   const ColumnPlan* plan;
   const RowRunKernels* kernels;
   const Conv2dOperands* operands;
-  const float* planes;  // padded planes of the image, or null: rows are staged
+  const float* planes;  // padded planes of the image, or null: read in place or staged
   int64_t n;
   int64_t first_channel;  // of the group
 
@@ -123,6 +123,9 @@ PackedChunk pack_chunk(const Task& t, const Panel& panel, const PreparedWeight::
     const float*& start = channels[static_cast<size_t>(c)];
     if (t.planes != nullptr) {
       start = t.planes + channel * plane;
+    } else if (const float* plane_start =
+                   plane_in_place(g, t.operands->input, t.n, channel, t.plan->read_ahead)) {
+      start = plane_start;
     } else {
       copy_rows(g, *t.kernels, t.operands->input, t.n, channel, staged, stage + c * plane);
       start = stage + c * plane - staged.first * padded_w(g);  // offsets of the plan count from row 0
@@ -189,11 +192,11 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
          const RowRunKernels& kernels, const Conv2dOperands& operands, Parallel& parallel) {
   static thread_local AlignedBuffer padded_buffer;
   const int64_t plane = padded_plane(g), channels = g.in_channels(), image = plane * channels;
-  const bool staged = stage_rows(g, plan);
+  const bool copied = !reads_in_place(g, operands.input) && !stage_rows(g, plan);
   const int64_t slab =
-      staged ? g.batch : std::clamp<int64_t>(kSlabBytes / (4 * image), 1, std::max<int64_t>(g.batch, 1));
+      !copied ? g.batch : std::clamp<int64_t>(kSlabBytes / (4 * image), 1, std::max<int64_t>(g.batch, 1));
   float* const padded =
-      staged
+      !copied
           ? nullptr
           : padded_buffer.reserve(static_cast<size_t>(slab * image) + static_cast<size_t>(plan.read_ahead));
   const int threads = parallel.threads();
@@ -201,7 +204,7 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
   const int blocks = weight.groups[0].blocks;
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
-    if (!staged) {
+    if (copied) {
       // Enough work in a task to be worth handing out.
       const int64_t copy_channels = std::max<int64_t>(1, 65536 / plane);
       const int64_t copies = (channels + copy_channels - 1) / copy_channels;
@@ -226,7 +229,7 @@ void run(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan
                    &plan,
                    &kernels,
                    &operands,
-                   staged ? nullptr : padded + n * image,
+                   copied ? padded + n * image : nullptr,
                    first + n,
                    group * g.weight.in_channels_per_group};
       run_panel(t, plan.panels[static_cast<size_t>(p)], static_cast<int>(blocks * share / shares),

@@ -24,6 +24,20 @@ void copy_strided(const Conv2dGeometry& g, const float* in, const int64_t (&s)[4
 
 }  // namespace
 
+bool reads_in_place(const Conv2dGeometry& g, const ConstTensor4& input) {
+  const int64_t (&s)[4] = input.stride;
+  return g.pad_h == 0 && g.pad_w == 0 && (s[3] == 1 || g.in_w == 1) && (s[2] == g.in_w || g.in_h == 1);
+}
+
+const float* plane_in_place(const Conv2dGeometry& g, const ConstTensor4& input, int64_t n, int64_t channel,
+                            int64_t read_ahead) {
+  if (!reads_in_place(g, input)) return nullptr;
+  const int64_t (&s)[4] = input.stride;
+  const int64_t start = n * s[0] + channel * s[1], plane = g.in_h * g.in_w;
+  const int64_t end = (g.batch - 1) * s[0] + (g.in_channels() - 1) * s[1] + plane;
+  return start + plane + read_ahead <= end ? input.data + start : nullptr;
+}
+
 bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan) {
   // Measured: rows copied 1.9 times (28x28, 128 channels) cost as much as one padded copy on one thread and
   // less on two, which then meet once, not twice; copied 2.7 times (56x56, 64 channels) they cost 7% of the

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The input as packing wants it: planes with neighbouring pixels side by side and zeros around them. Two
-// ways: a padded copy of the whole image, or only the rows that one panel reads, just before it is packed
-// (*staged*). Staging keeps everything in the L1 cache and needs no pass over the image of its own, but reads
-// rows that several panels share again; for wide images that is the larger part.
+// The input as packing wants it: planes with neighbouring pixels side by side and zeros around them. Three
+// ways: in place where there is no padding; a padded copy of the whole image; or only the rows that one panel
+// reads, copied just before it is packed (*staged*). Staging keeps everything in the L1 cache and needs no
+// pass over the image of its own, but reads rows that several panels share again; for wide images that is the
+// larger part.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +33,14 @@ inline RowRange panel_rows(const Conv2dGeometry& g, const Panel& panel) {
   const int64_t reach = g.dilation_h * (g.weight.kernel_h - 1) + 1;
   return {panel.first_y * g.stride_h, panel.last_y * g.stride_h + reach};
 }
+
+// Whether planes are read in place, but perhaps for the last few.
+bool reads_in_place(const Conv2dGeometry& g, const ConstTensor4& input);
+
+// Start of a channel's plane in the input itself, or null if it cannot be read there: see above, or the plane
+// lies so near the end of the tensor that packing, which may read `read_ahead` elements more, would leave it.
+const float* plane_in_place(const Conv2dGeometry& g, const ConstTensor4& input, int64_t n, int64_t channel,
+                            int64_t read_ahead);
 
 // Whether staging copies little enough to be better than one copy of the image.
 bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan);
