@@ -95,7 +95,6 @@ class SaliencyCriterion:
         self.sizes = sizes
         self.recorders = {name: SaliencyRecorder(module, sizes[name]) for name, module in modules.items()}
         self.average: dict[str, Tensor] = {}
-        self.weight: dict[str, float] = {}
 
     def observe(self, loss: float | None, masked: bool) -> None:
         """The recorders have seen the step already."""
