@@ -32,6 +32,24 @@ struct GroupTable {
   }
 };
 
+// Chunks of nearly equal size over the group's channels; their blocks follow each other from `first_block`
+// on.
+std::vector<PreparedWeight::Chunk> cut_channels(const PreparedWeight::Group& group, int chunk_channels,
+                                                size_t first_block) {
+  const int32_t channels = static_cast<int32_t>(group.channels.size());
+  const int32_t count = (channels + chunk_channels - 1) / chunk_channels;
+  std::vector<PreparedWeight::Chunk> chunks(static_cast<size_t>(count));
+  int32_t first = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    PreparedWeight::Chunk& chunk = chunks[static_cast<size_t>(i)];
+    chunk.first_channel = first;
+    chunk.channels = (channels - first) / (count - i);
+    chunk.first_block = first_block + static_cast<size_t>(i * group.blocks);
+    first += chunk.channels;
+  }
+  return chunks;
+}
+
 // Appends one group, table -> chunks of sorted runs.
 void append_group(const GroupTable& table, size_t taps, int chunk_channels, PreparedWeight::Group group,
                   PreparedWeight* out) {
@@ -44,15 +62,8 @@ void append_group(const GroupTable& table, size_t taps, int chunk_channels, Prep
         for (size_t t = 0; t < taps && !used; ++t) used = table.users[b][c * taps + t] != 0;
     if (used) group.channels.push_back(static_cast<int32_t>(c));
   }
-  // Chunks of nearly equal size.
-  const int32_t used = static_cast<int32_t>(group.channels.size());
-  const int32_t chunks = (used + chunk_channels - 1) / chunk_channels;
-  for (int32_t i = 0, first = 0; i < chunks; ++i) {
-    PreparedWeight::Chunk chunk;
-    chunk.first_channel = first;
-    chunk.channels = (used - first) / (chunks - i);
-    chunk.first_block = out->blocks.size();
-    first += chunk.channels;
+  group.chunks = cut_channels(group, chunk_channels, out->blocks.size());
+  for (const PreparedWeight::Chunk& chunk : group.chunks) {
     for (size_t b = 0; b < blocks; ++b) {
       RunBlock runs;
       if (!table.users[b].empty()) {
@@ -78,7 +89,6 @@ void append_group(const GroupTable& table, size_t taps, int chunk_channels, Prep
       }
       out->blocks.push_back(runs);
     }
-    group.chunks.push_back(chunk);
   }
   out->groups.push_back(std::move(group));
 }
@@ -175,16 +185,10 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
     PreparedWeight::Group group = start_group(shape, g);
     for (int64_t c = 0; c < shape.in_channels_per_group; ++c)
       group.channels.push_back(static_cast<int32_t>(c));
-    const int32_t channels = static_cast<int32_t>(shape.in_channels_per_group);
-    const int32_t chunks = (channels + chunk_channels - 1) / chunk_channels;
-    for (int32_t i = 0, first = 0; i < chunks; ++i) {
-      PreparedWeight::Chunk chunk;
-      chunk.first_channel = first;
-      chunk.channels = (channels - first) / (chunks - i);
-      chunk.first_block = out->blocks.size();
-      const size_t begin = static_cast<size_t>(first) * taps,
-                   rows = static_cast<size_t>(chunk.channels) * taps;
-      first += chunk.channels;
+    group.chunks = cut_channels(group, chunk_channels, out->blocks.size());
+    for (const PreparedWeight::Chunk& chunk : group.chunks) {
+      const size_t begin = static_cast<size_t>(chunk.first_channel) * taps;
+      const size_t rows = static_cast<size_t>(chunk.channels) * taps;
       for (int32_t b = 0; b < group.blocks; ++b) {
         const int width = std::min(kBlockFilters, group.filters - b * kBlockFilters);
         RunBlock runs;
@@ -199,7 +203,6 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
         at += rows * static_cast<size_t>(width);
         for (size_t r = 0; r < rows; ++r) out->rows.push_back(static_cast<uint16_t>(r));
       }
-      group.chunks.push_back(chunk);
     }
     out->groups.push_back(std::move(group));
   }
