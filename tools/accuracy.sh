@@ -26,6 +26,7 @@ done
 for granularity in run16 tile4x4; do
   tune "columns20-saliency-$granularity" --recipe columns20 --set "columns.granularity=$granularity"
 done
+tune columns30-saliency-distill --recipe columns30 --distill "$out/dense/checkpoint.pt"
 printf '%-32s %8s\n' run top-1
 for summary in "$out"/*/summary.json; do
   name="$(basename "$(dirname "$summary")")"
