@@ -23,9 +23,11 @@ if [ ! -x "$venv/bin/python" ]; then
     exit 1
   }
 fi
-pip=("$venv/bin/python" -m pip --disable-pip-version-check)
+quiet=()
+[ -t 1 ] || quiet=(-q) # progress for people, silence for logs
+install=("$venv/bin/python" -m pip --disable-pip-version-check install "${quiet[@]}" --no-compile -c constraints.txt)
 echo "== installing torch and the build tools (versions of constraints.txt)"
 # The extension is built against the torch that it will run with, so no isolated build environment.
-"${pip[@]}" install -q --progress-bar on --no-compile -c constraints.txt torch numpy setuptools wheel ninja pybind11
+"${install[@]}" torch numpy setuptools wheel ninja pybind11
 echo "== building and installing semisparse[$extras]"
-"${pip[@]}" install -q --progress-bar on --no-compile -c constraints.txt --no-build-isolation -e ".[$extras]"
+"${install[@]}" --no-build-isolation -e ".[$extras]"
