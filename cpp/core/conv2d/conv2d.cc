@@ -107,7 +107,7 @@ PackedChunk pack_chunk(const Task& t, const Panel& panel, const PreparedWeight::
   const size_t lanes = static_cast<size_t>(t.kernels->lanes);
   const size_t vector_floats = rows * static_cast<size_t>(panel.vectors) * lanes;
   PackedChunk packed;
-  packed.tail_column = rows * kBlockFilters + lanes;
+  packed.tail_column = (rows * kBlockFilters / lanes + 2) * lanes;  // whole vectors, at least one of zeros
   const size_t tail_floats = static_cast<size_t>(panel.tail) * packed.tail_column;
 
   const RowRange staged = panel_rows(g, panel);
