@@ -37,8 +37,8 @@ def conv2d(
 ) -> Tensor:
     """Two-dimensional convolution that skips masked columns (output pixels), from plain weights.
 
-    Zeros in `weight` are skipped too, but the weight is arranged anew at every call: pack it once and use
-    `conv2d_packed` where it does not change.
+    Zeros in `weight` are multiplied like any other value, and it is arranged anew at every call: pack it once
+    and use `conv2d_packed` where it does not change.
 
     Args:
         input: float32 (N, C, H, W), any strides; contiguous and channels_last are read as they are.

@@ -16,7 +16,7 @@ constexpr int kMaxTapGroup = 3;
 int cut_windows(const int32_t* offsets, int lanes, int tap_reach, std::vector<PackWindow>* windows,
                 std::vector<int32_t>* indices) {
   int count = 0;
-  uint32_t left = lanes == 32 ? ~0u : (1u << lanes) - 1;
+  uint32_t left = (1u << lanes) - 1;
   while (left != 0) {
     const int first = __builtin_ctz(left);
     const int32_t base = offsets[first];

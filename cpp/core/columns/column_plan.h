@@ -10,12 +10,12 @@
 
 namespace semisparse {
 
-// Where output pixels lie in the input. Offsets are in elements of one padded input plane (row pitch
-// `pitch`).
+// Where output pixels lie in the input. Offsets are in elements of one padded input plane.
 struct ColumnGeometry {
   int32_t out_h = 0, out_w = 0;
   int32_t kernel_w = 1;
-  int32_t step_y = 0;  // input offset between vertically neighbouring output pixels: stride_h * pitch
+  int32_t step_y =
+      0;  // input offset between vertically neighbouring output pixels: stride_h times the row pitch
   int32_t step_x = 0;  // the same horizontally: stride_w
   int32_t tap_x = 1;   // input offset between horizontally neighbouring taps: dilation_w
 
@@ -63,10 +63,9 @@ struct Panel {
 struct ColumnPlan {
   int lanes = 0;
   int tap_group = 1;
-  int widest = 0;    // most vectors in a panel
-  int64_t kept = 0;  // columns computed
-  int32_t read_ahead =
-      0;  // elements past the last column's first tap that packing may read without using them
+  int widest = 0;          // most vectors in a panel
+  int64_t kept = 0;        // columns computed
+  int32_t read_ahead = 0;  // elements past a plane that packing may read without using them
   std::vector<Panel> panels;
   std::vector<PackVector> vectors;
   std::vector<PackWindow> windows;

@@ -37,8 +37,7 @@ namespace {
 // Padded copies of so many bytes at a time: images are done in slabs of the batch.
 constexpr int64_t kSlabBytes = int64_t{8} << 20;
 
-// Channels in a chunk: its panel fills half of the L1 cache, the other half is for sums and weights on their
-// way.
+// Channels in a chunk: its panel fills 5/8 of the L1 cache, the rest is for sums and weights on their way.
 int choose_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, const RowRunKernels& kernels) {
   const int64_t row_bytes = int64_t{4} * kernels.lanes * std::max(plan.widest, 1);
   const int64_t rows = static_cast<int64_t>(cpu_info().l1_bytes) * 5 / 8 / row_bytes;
@@ -107,7 +106,8 @@ PackedChunk pack_chunk(const Task& t, const Panel& panel, const PreparedWeight::
   const size_t lanes = static_cast<size_t>(t.kernels->lanes);
   const size_t vector_floats = rows * static_cast<size_t>(panel.vectors) * lanes;
   PackedChunk packed;
-  packed.tail_column = (rows * kBlockFilters / lanes + 2) * lanes;  // whole vectors, at least one of zeros
+  packed.tail_column =
+      (rows * kBlockFilters + lanes - 1) / lanes * lanes;  // vectors do not straddle cache lines
   const size_t tail_floats = static_cast<size_t>(panel.tail) * packed.tail_column;
 
   const RowRange staged = panel_rows(g, panel);

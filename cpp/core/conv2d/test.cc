@@ -151,6 +151,28 @@ TEST_CASE("zero weights are skipped, not multiplied: an infinite input they meet
   for (size_t i = 0; i < 75; ++i) CHECK(out[i] == static_cast<float>(i / 25 + 1));
 }
 
+TEST_CASE("in a tail, too, a zero weight never meets its input") {
+  // One column more than fills vectors, hardly a zero, and a last row that only the second block of filters
+  // uses.
+  constexpr int64_t channels = 103, columns = 17;
+  Conv2dGeometry g;
+  g.in_h = 1;
+  g.in_w = columns;
+  g.weight = {8, channels, 1, 1, 1};
+  std::vector<float> weight(8 * channels, 1.0f), input(channels * columns, 1.0f);
+  for (int64_t f = 0; f < 4; ++f) weight[static_cast<size_t>(f * channels + channels - 1)] = 0.0f;
+  std::fill(input.end() - columns, input.end(), INFINITY);
+  auto out = poisoned(8 * columns);
+  Conv2dOperands o;
+  o.input = {input.data(), {channels * columns, columns, columns, 1}};
+  o.output = out.data();
+  const auto packed = pack_weight(weight.data(), g.weight);
+  PackedWeight prepared;
+  Serial serial;
+  conv2d(g, prepared, packed.data(), packed.size(), nullptr, o, serial);
+  for (size_t i = 0; i < out.size(); ++i) CHECK(out[i] == (i < 4 * columns ? channels - 1.0f : INFINITY));
+}
+
 TEST_CASE("NaN in the input reaches the output through every activation") {
   Serial serial;
   for (const char* name : {"none", "relu", "relu6", "silu", "leaky_relu", "hardswish", "sigmoid"}) {

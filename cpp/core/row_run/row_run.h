@@ -57,8 +57,7 @@ struct PadArgs {
 };
 
 // im2col of one chunk for the columns of a panel's tail: every value four times, once for each filter of a
-// block, so that lanes / 4 rows make one vector. Column j at out + j * column_stride;
-// zeros from its last row to the end of its stride, which must leave room for a whole vector.
+// block, so that lanes / 4 rows make one vector. Column j at out + j * column_stride.
 struct TailPackArgs {
   const float* const* channels;
   int channel_count;

@@ -14,9 +14,8 @@ void store_panel_with(const StoreArgs& a) {
   const StoreSegment* segment = &a.plan->segments[a.panel->first_segment];
   const StoreSegment* const end = segment + a.panel->segments;
   const Reg fill = S::set1(a.fill);
-  const uint32_t all = S::lanes == 32 ? ~0u : (1u << S::lanes) - 1;
   for (; segment != end; ++segment) {
-    const uint32_t full = segment->count == S::lanes ? all : (1u << segment->count) - 1;
+    const uint32_t full = (1u << segment->count) - 1;
     Reg y = fill;
     if (segment->mask == full) {
       y = S::loadu(a.acc + segment->acc);

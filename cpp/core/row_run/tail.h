@@ -3,7 +3,6 @@
 // block for lanes / 4 neighbouring rows: weights of a run of all four filters lie in that order anyway.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -16,7 +15,6 @@ template <class S>
 void pack_tail(const TailPackArgs& a) {
   for (int j = 0; j < a.columns; ++j) {
     float* out = a.out + static_cast<size_t>(j) * a.column_stride;
-    float* const end = out + a.column_stride;
     for (int c = 0; c < a.channel_count; ++c) {
       const float* from = a.channels[c] + a.offsets[j];
       for (int ky = 0; ky < a.kernel_h; ++ky) {
@@ -26,7 +24,6 @@ void pack_tail(const TailPackArgs& a) {
         }
       }
     }
-    std::fill(out, end, 0.0f);
   }
 }
 
@@ -56,8 +53,12 @@ struct TailKernel {
       SEMISPARSE_UNROLL for (int i = 0; i < Chains; ++i, w += S::lanes, x += S::lanes) add(i, S::loadu(w));
     }
     for (; left >= S::lanes; left -= S::lanes, w += S::lanes, x += S::lanes) add(0, S::loadu(w));
-    // Past the last row, weights are taken as zero; the panel's rows go on with zeros.
-    if (left > 0) add(0, S::load_n(w, left));
+    // What follows belongs to another run: not even its product with zero may enter, for it may be infinite.
+    if (left > 0) {
+      const Reg weights = S::load_n(w, left);
+      SEMISPARSE_UNROLL for (int j = 0; j < Columns; ++j) acc[j][0] =
+          S::fma(weights, S::load_n(x + j * column_stride, left), acc[j][0]);
+    }
     SEMISPARSE_UNROLL for (int j = 0; j < Columns; ++j) {
       SEMISPARSE_UNROLL for (int i = 1; i < Chains; ++i) acc[j][0] = S::add(acc[j][0], acc[j][i]);
       S::storeu(sums + j * S::lanes, acc[j][0]);

@@ -29,8 +29,7 @@ class KernelVisitor {
                       const float* weights) = 0;
 };
 
-// Calls visit(filter, position, channel, taps, count, weights) for every stored kernel of a checked tensor of
-// layout patterns. Sizes and order were checked by check_payload.
+// Where the sections of a checked tensor lie; see format.h. In layout dense only the weights.
 struct PayloadView {
   PackedHeader header;
   const uint8_t* order;
@@ -56,9 +55,10 @@ struct PayloadView {
 // Verifies checksum, section sizes and every index of the payload.
 PayloadView checked_payload(const uint8_t* bytes, size_t size);
 
-// filter -> position in the stored order.
+// Output channel at each position of the stored order.
 std::vector<uint32_t> stored_order(const PayloadView& view);
 
+// Shows every stored kernel of a checked tensor, in the stored order.
 void visit_kernels(const PayloadView& view, KernelVisitor& visitor);
 
 }  // namespace semisparse
