@@ -35,6 +35,7 @@ SCHEMES = ("dense", "pattern", "block_punched", "block", "structured", "unstruct
 TRAINED_SCHEMES = ("dense",)
 GRANULARITIES = ("pixel", "run4", "run8", "run16", "tile4x4")
 CRITERIA = ("saliency", "coherent_random", "random")
+METHODS = ("admm", "magnitude", "reweighted")
 SKIP_RULES = ("1x1", "stem", "depthwise")
 REGEX = "re:"
 
@@ -68,7 +69,23 @@ class Columns:
 
 @dataclass(frozen=True)
 class LayerRecipe:
-    """Settings of one layer. `columns` concerns its output pixels, everything else its weights."""
+    """Settings of one layer. `columns` concerns its output pixels, everything else its weights.
+
+    Attributes:
+        scheme: structure of the weights that stay, one of `SCHEMES`.
+        ratio: fraction of the weights removed in the end, in [0, 1); `pattern` follows from `entries` instead.
+        patterns: size of the pattern library.
+        entries: weights that each pattern keeps.
+        connectivity: fraction of the kernels (filter, channel) removed as a whole, in [0, 1).
+        group: filters that share patterns and removed kernels; 4 fill a register tile.
+        reorder: choose similar filters to share, instead of neighbours in the weight.
+        block: filters x channels of the block schemes.
+        method: how training gets there: `admm`, `magnitude` (gradual) or `reweighted`.
+        begin, end: when it starts and when the masks freeze, as fractions of the training steps; what is left
+            is retraining with fixed masks.
+        rho: penalty parameter of `admm` in its last stage.
+        columns: see `Columns`.
+    """
 
     scheme: str = "dense"
     ratio: float = 0.0
@@ -76,6 +93,11 @@ class LayerRecipe:
     entries: int = 4
     connectivity: float = 0.0
     group: int = 1
+    reorder: bool = True
+    method: str = "admm"
+    begin: float = 0.0
+    end: float = 0.5
+    rho: float = 0.1
     block: tuple[int, int] = (8, 4)
     columns: Columns = field(default_factory=Columns)
 
@@ -336,6 +358,11 @@ def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
         raise ValueError(f"{name}: block is {block!r}, expected [filters, channels], both at least 1")
     layer = LayerRecipe(**{**settings, "columns": column, "block": tuple(block)})
     _choice(f"{name}: scheme", layer.scheme, SCHEMES)
+    _choice(f"{name}: method", layer.method, METHODS)
+    if not isinstance(layer.reorder, bool):
+        raise ValueError(f"{name}: reorder is {layer.reorder!r}, expected true or false")
+    if not _number(f"{name}: rho", layer.rho) > 0:
+        raise ValueError(f"{name}: rho is {layer.rho}, expected a number above 0")
     _choice(f"{name}: columns.granularity", column.granularity, GRANULARITIES)
     _choice(f"{name}: columns.criterion", column.criterion, CRITERIA)
     for key, value in (
@@ -346,11 +373,13 @@ def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
     ):
         if not 0 <= _number(f"{name}: {key}", value) < 1:
             raise ValueError(f"{name}: {key} is {value}, expected a fraction removed in [0, 1)")
-    if not 0 <= column.begin <= column.end <= 1:
-        raise ValueError(
-            f"{name}: columns.begin {column.begin} and columns.end {column.end} must be fractions of the "
-            "training steps with 0 <= begin <= end <= 1"
-        )
+    for part, where in ((layer, ""), (column, "columns.")):
+        begin, end = (_number(f"{name}: {where}{key}", getattr(part, key)) for key in ("begin", "end"))
+        if not 0 <= begin <= end <= 1:
+            raise ValueError(
+                f"{name}: {where}begin {begin} and {where}end {end} must be fractions of the "
+                "training steps with 0 <= begin <= end <= 1"
+            )
     if column.initial > column.ratio > 0:
         raise ValueError(
             f"{name}: columns.initial {column.initial} is above columns.ratio {column.ratio}; removal "
