@@ -73,7 +73,7 @@ class LayerRecipe:
 
     Attributes:
         scheme: structure of the weights that stay, one of `SCHEMES`.
-        ratio: fraction of the weights removed in the end, in [0, 1); `pattern` follows from `entries` instead.
+        ratio: fraction of the weights removed in the end, in [0, 1); not of `pattern`, see `entries`.
         patterns: size of the pattern library.
         entries: weights that each pattern keeps.
         connectivity: fraction of the kernels (filter, channel) removed as a whole, in [0, 1).

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from . import unstructured
+from . import patterns, unstructured
 from .scheme import Scheme
 
 SCHEMES: dict[str, Scheme] = {
+    "pattern": patterns.SCHEME,
     "unstructured": unstructured.SCHEME,
 }

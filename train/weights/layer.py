@@ -1,0 +1,65 @@
+"""One layer whose weights become sparse."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from semisparse.recipe import LayerRecipe
+
+from . import connectivity
+from .registry import SCHEMES
+from .scheme import PLAIN, Context, Scheme
+
+
+@dataclass
+class Layer:
+    """A module, its settings and what has been decided about it so far.
+
+    Attributes:
+        context: library and filter order, chosen from the weights when training of the layer begins.
+        mask: bool like the weight, True = kept; None while nothing is removed.
+        begun: `context` is set.
+        frozen: `mask` is final.
+    """
+
+    name: str
+    module: nn.Module
+    settings: LayerRecipe
+    context: Context = PLAIN
+    mask: Tensor | None = None
+    begun: bool = False
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        self.context = dataclasses.replace(self.context, groups=getattr(self.module, "groups", 1))
+
+    @property
+    def weight(self) -> nn.Parameter:
+        return self.module.weight
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """None for `dense`: all that goes is kernels (`connectivity`)."""
+        return SCHEMES.get(self.settings.scheme)
+
+    def structure(self, weight: Tensor, amount: float = 1.0) -> Tensor:
+        """The scheme's mask for `weight`, at `amount` (0 to 1) of the final ratio; connectivity left aside."""
+        if self.scheme is None:
+            return weight.new_ones(weight.shape, dtype=bool)
+        ratio = amount * self.scheme.final_ratio(weight, self.settings)
+        return self.scheme.mask(weight, self.settings, ratio, self.context)
+
+    def kernels(self, weight: Tensor, amount: float = 1.0) -> Tensor:
+        """Connectivity's mask for `weight`, at `amount` of the final ratio."""
+        return connectivity.mask(weight, self.settings, amount * self.settings.connectivity, self.context)
+
+    def project(self, weight: Tensor, amount: float = 1.0) -> Tensor:
+        """Both together. For patterns this is the nearest weight that has both structures: a kernel's worth
+        is what its pattern keeps of it."""
+        mask = self.structure(weight, amount)
+        if self.settings.connectivity > 0:
+            mask = mask & self.kernels(weight * mask, amount)
+        return mask

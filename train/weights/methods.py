@@ -1,0 +1,12 @@
+"""All methods by their name in recipes."""
+
+from __future__ import annotations
+
+from .admm import Admm
+from .magnitude import Magnitude
+from .method import Method
+
+METHODS: dict[str, type[Method]] = {
+    "admm": Admm,
+    "magnitude": Magnitude,
+}
