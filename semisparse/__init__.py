@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _FUNCTIONS = {
     "Recipe": "semisparse.recipe",
+    "SizedModel": "semisparse.sized",
     "convert": "semisparse.convert",
     "cpu_info": "semisparse.runtime",
     "kernel_name": "semisparse.runtime",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from semisparse.io import load as load
     from semisparse.io import save as save
     from semisparse.recipe import Recipe as Recipe
+    from semisparse.sized import SizedModel as SizedModel
     from semisparse.statistics import statistics as statistics
 
 

@@ -227,6 +227,11 @@ class Graph:
             document = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the graph is not valid JSON ({error}); {_DAMAGED}") from None
+        return Graph.from_document(document)
+
+    @staticmethod
+    def from_document(document: Any) -> Graph:
+        """`from_json` of JSON that is parsed already. Raises the same ValueError."""
         return _Parser(document).graph()
 
 

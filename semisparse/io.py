@@ -5,6 +5,12 @@ rest as eight hexadecimal digits, then the graph as JSON (`semisparse.graph`), w
 and CRC-32 of every tensor. (One entry, as safetensors writes several in random order: saving a model twice
 gives equal files.)
 
+A network for several image sizes (`SizedModel`) has the entry ``graphs`` instead, in the same form::
+
+    {"format": "semisparse-graphs", "version": 1, "info": {...}, "graphs": [...]}
+
+Its graphs share the tensors; `info` is the user's.
+
 Checksums find damage; they do not protect from malice. What does is that a graph can only name operators of
 a fixed vocabulary, that every field is validated, and that the operators check packed weights and masks
 themselves.
@@ -12,6 +18,8 @@ themselves.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import zlib
 
@@ -24,35 +32,48 @@ import semisparse
 from semisparse._files import replace_atomically
 from semisparse.converted import ConvertedModel
 from semisparse.graph import Graph, TensorSpec
+from semisparse.sized import SizedModel
 
 __all__ = ["load", "save"]
 
+SIZED_FORMAT, SIZED_VERSION = "semisparse-graphs", 1
 
-def save(model: ConvertedModel, path: str | os.PathLike) -> None:
+
+def save(model: ConvertedModel | SizedModel, path: str | os.PathLike) -> None:
     """Write a converted model to `path`, atomically: a crash leaves the old file or the new one.
 
     Raises:
         ValueError: `model` is no converted model, or calls an operator that a file cannot hold.
         OSError: the file cannot be written.
     """
-    if not isinstance(model, ConvertedModel):
+    producer = f"semisparse {semisparse.__version__}"
+    if isinstance(model, ConvertedModel):
+        graph, tensors = _stored(model)
+        entry, text = "graph", graph.to_json(producer)
+    elif isinstance(model, SizedModel):
+        tensors, documents = {}, []
+        for one in model.models:
+            graph, used = _stored(one)
+            tensors |= used
+            documents.append(json.loads(graph.to_json(producer)))
+        document = {
+            "format": SIZED_FORMAT,
+            "version": SIZED_VERSION,
+            "info": model.info,
+            "graphs": documents,
+        }
+        entry, text = "graphs", json.dumps(document, allow_nan=False, separators=(",", ":"))
+    else:
         raise ValueError(
             f"only converted models can be saved, and this is a {type(model).__name__}; "
             "use semisparse.convert(model, example_input) first"
         )
-    tensors = {name: model.get_buffer(name).cpu().contiguous() for name in model.graph.tensors}
-    specs = {
-        name: TensorSpec(spec.dtype, spec.shape, _crc32(tensors[name]))
-        for name, spec in model.graph.tensors.items()
-    }
-    graph = Graph(model.graph.inputs, specs, model.graph.nodes, model.graph.output, model.graph.layers)
-    text = graph.to_json(producer=f"semisparse {semisparse.__version__}")
-    content = serialize(tensors, {"graph": f"{zlib.crc32(text.encode()):08x}\n{text}"})
+    content = serialize(tensors, {entry: f"{zlib.crc32(text.encode()):08x}\n{text}"})
     with replace_atomically(path) as file:
         file.write(content)
 
 
-def load(path: str | os.PathLike) -> ConvertedModel:
+def load(path: str | os.PathLike) -> ConvertedModel | SizedModel:
     """Read a converted model. The class that it was converted from is not needed.
 
     Raises:
@@ -64,25 +85,66 @@ def load(path: str | os.PathLike) -> ConvertedModel:
         pass
     try:
         with safe_open(path, framework="pt") as file:
-            graph = _graph(file.metadata() or {})
+            entry, text = _text(file.metadata() or {})
+            if entry == "graph":
+                graphs, info = [Graph.from_json(text)], {}
+            else:
+                graphs, info = _sized(text)
             # Copied out of the mapped file: a file that shrinks later must not take the process down.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        _check_contents(graph, tensors)
-        return ConvertedModel(graph, tensors)
+        for graph in graphs:
+            _check_contents(graph, tensors)
+        if entry == "graph":
+            return ConvertedModel(graphs[0], tensors)
+        if extra := tensors.keys() - {name for graph in graphs for name in graph.tensors}:
+            raise ValueError(f"there is a tensor {min(extra)!r} that no graph declares; write the file again")
+        own = [{name: tensors[name] for name in graph.tensors if name in tensors} for graph in graphs]
+        return SizedModel([ConvertedModel(g, t) for g, t in zip(graphs, own, strict=True)], info)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a usable semisparse model: {error}") from error
 
 
-def _graph(metadata: dict[str, str]) -> Graph:
-    if "graph" not in metadata:
+def _stored(model: ConvertedModel) -> tuple[Graph, dict[str, Tensor]]:
+    """The model's graph with the checksums of its tensors, and these."""
+    tensors = {name: model.get_buffer(name).cpu().contiguous() for name in model.graph.tensors}
+    specs = {
+        name: TensorSpec(spec.dtype, spec.shape, _crc32(tensors[name]))
+        for name, spec in model.graph.tensors.items()
+    }
+    return dataclasses.replace(model.graph, tensors=specs), tensors
+
+
+def _text(metadata: dict[str, str]) -> tuple[str, str]:
+    """Name and verified content of the entry that describes the network."""
+    entry = next((name for name in ("graph", "graphs") if name in metadata), None)
+    if entry is None:
         raise ValueError(
             f"its metadata has no 'graph' (only {sorted(metadata)}); weights alone cannot be run. "
             "Convert the model and write it with semisparse.save"
         )
-    checksum, _, text = metadata["graph"].partition("\n")
+    checksum, _, text = metadata[entry].partition("\n")
     if checksum != f"{zlib.crc32(text.encode()):08x}":
         raise ValueError("the graph does not match its checksum: the file is damaged, write or copy it again")
-    return Graph.from_json(text)
+    return entry, text
+
+
+def _sized(text: str) -> tuple[list[Graph], dict]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its list of graphs is not valid JSON ({error}); write the file again") from None
+    if not isinstance(document, dict) or document.get("format") != SIZED_FORMAT:
+        raise ValueError(f"its list of graphs is not of format {SIZED_FORMAT!r}; write the file again")
+    version = document.get("version")
+    if type(version) is not int or not 1 <= version <= SIZED_VERSION:
+        raise ValueError(
+            f"its list of graphs has version {version!r:.20}, but this semisparse reads up to "
+            f"{SIZED_VERSION}; install a newer semisparse, or save the model again with this one"
+        )
+    graphs, info = document.get("graphs"), document.get("info")
+    if not isinstance(graphs, list) or not 1 <= len(graphs) <= 1000 or not isinstance(info, dict):
+        raise ValueError("its list of graphs, or their info, is missing or too long; write the file again")
+    return [Graph.from_document(graph) for graph in graphs], info
 
 
 def _check_contents(graph: Graph, tensors: dict[str, Tensor]) -> None:

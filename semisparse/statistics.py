@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from semisparse import masking
 from semisparse.converted import ConvertedModel, pack_weight
 from semisparse.graph import TensorRef
+from semisparse.sized import SizedModel
 
 __all__ = ["LayerStatistics", "Statistics", "statistics"]
 
@@ -98,7 +99,7 @@ def statistics(model: nn.Module, example_input: Tensor | Sequence[Tensor] | None
     """Sparsity, multiply-accumulates and sizes of every convolution and linear layer.
 
     Args:
-        model: a training model (masked or not), or a converted one.
+        model: a training model (masked or not), or a converted one (`SizedModel`: for its main size).
         example_input: tensor or tensors that forward takes. With it, output sizes are measured by running the
             model once in eval mode. Without it, they are known for layers with a column mask and for
             converted models.
@@ -106,6 +107,8 @@ def statistics(model: nn.Module, example_input: Tensor | Sequence[Tensor] | None
     Returns:
         `Statistics`; print it for a table.
     """
+    if isinstance(model, SizedModel):  # the layers of all sizes share their weights
+        model = model.models[0]
     if isinstance(model, ConvertedModel):
         return Statistics(tuple(_converted_layers(model)))
     sizes = {} if example_input is None else _output_sizes(model, example_input)

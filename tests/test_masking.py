@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.optim import swa_utils
 
@@ -148,3 +150,53 @@ def test_wrong_modules_and_sizes_are_refused():
         masking.set_column_mask(net[2], MASK)
     with pytest.raises(ValueError, match=r"\(3, 2\).*\(2, 3\)"):
         masking.set_column_mask(net[0], MASK.t())
+
+
+@pytest.mark.parametrize(("size", "factor"), [((4, 6), 2), ((6, 9), 3)])
+def test_multiples_of_the_size_repeat_each_mask_entry(size, factor):
+    expected = MASK.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    assert torch.equal(masking.resample_mask(MASK, size), expected)
+    assert torch.equal(masking.resample_mask(expected, (2, 3)), MASK)
+
+
+@given(
+    old=st.tuples(st.integers(1, 9), st.integers(1, 9)), new=st.tuples(st.integers(1, 9), st.integers(1, 9))
+)
+def test_resampling_takes_the_nearest_centre(old, new):
+    mask = torch.rand(old, generator=torch.Generator().manual_seed(0)) < 0.6
+    nearest = torch.nn.functional.interpolate(mask[None, None].double(), new, mode="nearest-exact")[
+        0, 0
+    ].bool()
+    result = masking.resample_mask(mask, new)
+    assert result.any()
+    if nearest.any():
+        assert torch.equal(result, nearest)
+
+
+def test_other_sizes_follow_the_policy():
+    net, dense, x = model(), model(None), torch.randn(1, 2, 4, 6)
+    with pytest.raises(ValueError, match="set_other_sizes"):
+        net(x)
+    masking.set_other_sizes(net, "dense")
+    assert torch.equal(net(x), dense(x))
+    masking.set_other_sizes(net, "resample")
+    expected = dense[0](x) * masking.resample_mask(MASK, (4, 6))
+    assert torch.equal(copy.deepcopy(net)[0](x), expected)
+    with pytest.raises(ValueError, match="refuse, resample, dense"):
+        masking.set_other_sizes(net, "stretch")
+
+
+def test_fit_masks_is_what_the_policy_does():
+    net, x = model(), torch.randn(1, 2, 5, 4)
+    resampled, dense = copy.deepcopy(net), copy.deepcopy(net)
+    masking.fit_masks(resampled, x)
+    masking.fit_masks(dense, x, "dense")
+    masking.set_other_sizes(net, "resample")
+    assert torch.equal(resampled(x), net(x))
+    assert torch.equal(masking.column_mask(resampled[0]), masking.resample_mask(MASK, (5, 4)))
+    assert not masking.masked_modules(dense) and torch.equal(dense(x), model(None)(x))
+    before = masking.column_mask(net[0])
+    masking.fit_masks(net, X, "refuse")
+    assert masking.column_mask(net[0]) is before
+    with pytest.raises(ValueError, match="masks belong to one input size"):
+        masking.fit_masks(net, x, "refuse")
