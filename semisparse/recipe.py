@@ -2,17 +2,24 @@
 
 A recipe maps layers to settings::
 
-    _default:                       # every convolution that _skip does not exclude
+    _default:                       # every layer that _skip does not exclude
+      scheme: pattern
       columns: {ratio: 0.2, granularity: pixel, criterion: saliency, begin: 0.1, end: 0.6}
-    _skip: [1x1, stem, depthwise]   # the default; also layer names and re: expressions
+    _1x1:                           # every layer of a kind: _3x3 (any kernel), _depthwise, _stem, _linear
+      {scheme: block, ratio: 0.5}
+    _skip: [stem, depthwise, linear]
     layer4.1.conv2:                 # one layer by its name in model.named_modules()
       columns: {ratio: 0.1}
     "re:layer1\\\\..*":               # every layer whose whole name matches
       columns: {ratio: 0.4}
 
-An entry changes the fields that it names and inherits the others: `_default`, then the `re:` entries in the
-order of the file, then the entry with the layer's own name. A layer that an entry names by its own name is
-not skipped. Ratios are always the fraction removed.
+An entry changes the fields that it names and inherits the others: `_default`, then the kinds (kernel size,
+`_depthwise`, `_stem`, `_linear`), then the `re:` entries in the order of the file, then the entry with the
+layer's own name. A layer that an entry names by its own name is not skipped. Without `_skip`, the kinds of
+`SKIP_RULES` that have no entry are skipped. Ratios are always the fraction removed.
+
+Where `_default` says `pattern` and a layer's kernel is not 3x3, the layer gets `block` (1x1, linear) or
+`block_punched` (other kernels) at the ratio of the patterns.
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -32,12 +39,26 @@ from torch import nn
 from semisparse._files import replace_atomically
 
 SCHEMES = ("dense", "pattern", "block_punched", "block", "structured", "unstructured")
-TRAINED_SCHEMES = ("dense",)
+BOX_SCHEMES = SCHEMES[2:]  # what is removed are boxes of weights, a `ratio` of them
 GRANULARITIES = ("pixel", "run4", "run8", "run16", "tile4x4")
 CRITERIA = ("saliency", "coherent_random", "random")
 METHODS = ("admm", "magnitude", "reweighted")
-SKIP_RULES = ("1x1", "stem", "depthwise")
+SCOPES = ("layer", "global")
+AXES = ("filters", "channels", "both")
+SKIP_RULES = ("1x1", "stem", "depthwise", "linear")
 REGEX = "re:"
+_KIND = re.compile(r"_(\d+x\d+|depthwise|stem|linear)")
+# Fields that only some schemes or methods look at.
+_USED_BY = {
+    "ratio": ("scheme", BOX_SCHEMES),
+    "scope": ("scheme", BOX_SCHEMES),
+    "axis": ("scheme", ("structured", "block")),
+    "block": ("scheme", ("block_punched", "block")),
+    "patterns": ("scheme", ("pattern",)),
+    "entries": ("scheme", ("pattern",)),
+    "rho": ("method", ("admm",)),
+    "strength": ("method", ("reweighted",)),
+}
 
 
 @dataclass(frozen=True)
@@ -73,22 +94,33 @@ class LayerRecipe:
 
     Attributes:
         scheme: structure of the weights that stay, one of `SCHEMES`.
-        ratio: fraction of the weights removed in the end, in [0, 1); not of `pattern`, see `entries`.
+        ratio: fraction of the weights removed in the end, in [0, 1); 0 switches the scheme off. `pattern`
+            removes 1 - entries/9 instead. With `reweighted`, leaving it out lets training find the rate.
+        scope: `layer`, or `global`: `ratio` holds for all layers with equal weight settings together, each
+            of which loses a share of its own.
+        axis: what `structured` and `block` remove: `filters`, `channels` or `both`; None for the scheme's
+            own, which is filters for `structured` and channels for `block`.
+        block: filters x channels of the block schemes. Left out, it is cut to the size of small layers.
         patterns: size of the pattern library.
         entries: weights that each pattern keeps.
-        connectivity: fraction of the kernels (filter, channel) removed as a whole, in [0, 1).
+        connectivity: fraction of the kernels (filter, channel) removed as a whole, in [0, 1); on top of any
+            scheme of a convolution, or alone (`dense`).
         group: filters that share patterns and removed kernels; 4 fill a register tile.
         reorder: choose similar filters to share, instead of neighbours in the weight.
-        block: filters x channels of the block schemes.
         method: how training gets there: `admm`, `magnitude` (gradual) or `reweighted`.
         begin, end: when it starts and when the masks freeze, as fractions of the training steps; what is left
             is retraining with fixed masks.
+        every: optimiser steps between two updates of the method; None leaves it to the method.
         rho: penalty parameter of `admm` in its last stage.
+        strength: of the penalty of `reweighted`: what removing all weights is worth, in units of the loss.
         columns: see `Columns`.
     """
 
     scheme: str = "dense"
     ratio: float = 0.0
+    scope: str = "layer"
+    axis: str | None = None
+    block: tuple[int, int] = (8, 4)
     patterns: int = 8
     entries: int = 4
     connectivity: float = 0.0
@@ -97,16 +129,27 @@ class LayerRecipe:
     method: str = "admm"
     begin: float = 0.0
     end: float = 0.5
+    every: int | None = None
     rho: float = 0.1
-    block: tuple[int, int] = (8, 4)
+    strength: float = 1.0
     columns: Columns = field(default_factory=Columns)
+
+    @property
+    def sparse_weights(self) -> bool:
+        """Whether any weight is to be removed."""
+        if self.scheme == "dense":
+            return self.connectivity > 0
+        return (
+            self.scheme == "pattern" or self.method == "reweighted" or max(self.ratio, self.connectivity) > 0
+        )
 
 
 class Recipe:
     """Settings for the layers of a model; equal recipes are ==.
 
     Args:
-        entries: `_default`, `_skip`, layer names and `re:` expressions to settings, as in the YAML form.
+        entries: `_default`, kinds (`_1x1`), `_skip`, layer names and `re:` expressions to settings, as in the
+            YAML form.
 
     Raises:
         ValueError: an unknown field or word, or a value out of range; names the layer, the value, the remedy.
@@ -117,7 +160,7 @@ class Recipe:
         if not isinstance(entries, Mapping):
             raise ValueError(f"a recipe maps layer names to settings, but this is a {type(entries).__name__}")
         entries = dict(entries)
-        skip = entries.pop("_skip", list(SKIP_RULES))
+        skip = entries.pop("_skip", [rule for rule in SKIP_RULES if f"_{rule}" not in entries])
         if not isinstance(skip, (list, tuple)) or not all(isinstance(item, str) for item in skip):
             raise ValueError(
                 f"_skip is {skip!r}, expected a list of {', '.join(SKIP_RULES)}, layer names or re: "
@@ -128,11 +171,13 @@ class Recipe:
         for name, settings in entries.items():
             if not isinstance(name, str):
                 raise ValueError(f"the layer name {name!r} is not text; quote it")
-            if name.startswith("_") and name != "_default":
+            if name.startswith("_") and name != "_default" and not _KIND.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} is not part of a recipe; expected _default, _skip, layer names or re: "
-                    "expressions"
+                    f"{name!r} is not part of a recipe; expected _default, _skip, a kind such as _1x1, "
+                    "_depthwise, _stem or _linear, layer names or re: expressions"
                 )
+            if name.startswith("_") and name[1:] in self.skip:
+                raise ValueError(f"{name} has settings, but _skip excludes {name[1:]}; remove one of the two")
             self._entries[name] = _plain(name, settings)
         for name in (*self._entries, *self.skip):
             if name.startswith(REGEX):
@@ -140,17 +185,27 @@ class Recipe:
                     re.compile(name[len(REGEX) :])
                 except re.error as error:
                     raise ValueError(f"{name!r} is not a valid regular expression: {error}") from error
-        for name in self._entries:  # every entry must make sense on top of the defaults
-            _layer_recipe(name, _merge(self._entries.get("_default", {}), self._entries[name]))
+        for name, settings in self._entries.items():  # every entry must make sense on top of the defaults
+            _layer_recipe(name, _merge(self._entries.get("_default", {}), settings))
+            _check_used(name, settings)
 
     # -- lookup ---------------------------------------------------------------------------------------------
-    def layer(self, name: str) -> LayerRecipe:
-        """The settings of the layer called `name`, inheritance resolved, skip rules not applied."""
-        settings = self._entries.get("_default", {})
+    def layer(self, name: str, kinds: Sequence[str] = ()) -> LayerRecipe:
+        """The settings of the layer called `name`, inheritance resolved, skip rules not applied.
+
+        kinds: what the layer is (`1x1`, `depthwise`, ...), the most specific last.
+        """
+        return _layer_recipe(name, self._merged(name, kinds))
+
+    def _merged(self, name: str, kinds: Sequence[str], first: str = "_default") -> dict:
+        """All that the entries from `first` on say about a layer."""
+        settings = self._entries.get("_default", {}) if first == "_default" else {}
+        for kind in kinds:
+            settings = _merge(settings, self._entries.get(f"_{kind}", {}))
         for pattern, override in self._entries.items():
             if pattern.startswith(REGEX) and re.fullmatch(pattern[len(REGEX) :], name):
                 settings = _merge(settings, override)
-        return _layer_recipe(name, _merge(settings, self._entries.get(name, {})))
+        return _merge(settings, self._entries.get(name, {}))
 
     def resolve(self, model: nn.Module) -> dict[str, LayerRecipe]:
         """The settings of every Conv2d and Linear of `model` that the recipe makes sparse, in model order.
@@ -167,36 +222,82 @@ class Recipe:
         stem = next((name for name, module in layers.items() if isinstance(module, nn.Conv2d)), None)
         resolved = {}
         for name, module in layers.items():
-            settings = self.layer(name)
-            if name not in self._entries and self._skipped(name, module, name == stem):
+            kinds = _kinds(module, name == stem)
+            if name not in self._entries and self._skipped(name, kinds):
                 continue
-            if isinstance(module, nn.Linear):
-                if name in self._entries and settings.columns.ratio > 0 and "columns" in self._entries[name]:
-                    raise ValueError(
-                        f"{name}: columns are output pixels, which a linear layer does not have; remove "
-                        "the entry"
-                    )
-                settings = dataclasses.replace(settings, columns=Columns())
-            self._check_layer(name, module, settings)
-            if settings.columns.ratio > 0 or settings.scheme != "dense":
+            settings = self._fitted(name, module, kinds)
+            if settings.columns.ratio > 0 or settings.sparse_weights:
                 resolved[name] = settings
         return resolved
 
-    def _skipped(self, name: str, module: nn.Module, stem: bool) -> bool:
-        if isinstance(module, nn.Conv2d):
-            if "1x1" in self.skip and module.kernel_size == (1, 1):
-                return True
-            if "depthwise" in self.skip and module.groups > 1 and module.groups == module.in_channels:
-                return True
-            if "stem" in self.skip and stem:
-                return True
+    def _skipped(self, name: str, kinds: Sequence[str]) -> bool:
         return any(
-            item == name or (item.startswith(REGEX) and re.fullmatch(item[len(REGEX) :], name))
+            item in kinds
+            or item == name
+            or (item.startswith(REGEX) and re.fullmatch(item[len(REGEX) :], name))
             for item in self.skip
         )
 
+    def _fitted(self, name: str, module: nn.Module, kinds: Sequence[str]) -> LayerRecipe:
+        """The settings of one layer, brought to its shape where they are defaults.
+
+        Raises ValueError where they name something that the layer cannot have.
+        """
+        given, named = self._merged(name, kinds), self._merged(name, kinds, first="kinds")
+        settings = _layer_recipe(name, given)
+        linear, kernel = isinstance(module, nn.Linear), tuple(getattr(module, "kernel_size", (1, 1)))
+        filters, channels = module.weight.shape[0] // getattr(module, "groups", 1), module.weight.shape[1]
+        if linear:
+            if named.get("columns", {}).get("ratio", 0) > 0:
+                raise ValueError(
+                    f"{name}: columns are output pixels, which a linear layer does not have; remove the entry"
+                )
+            if named.get("connectivity", 0) > 0:
+                raise ValueError(
+                    f"{name}: connectivity removes kernels of a convolution, this layer is linear; "
+                    "use scheme 'block' with a ratio"
+                )
+            settings = dataclasses.replace(settings, columns=Columns())
+        if settings.scheme == "pattern" and kernel != (3, 3):
+            box = "block" if kernel == (1, 1) else "block_punched"
+            if named.get("scheme") == "pattern":
+                raise ValueError(
+                    f"{name}: scheme 'pattern' is for 3x3 kernels, and this layer "
+                    f"{'is linear' if linear else 'has ' + 'x'.join(map(str, kernel))}; use '{box}'"
+                )
+            settings = dataclasses.replace(settings, scheme=box, ratio=1 - settings.entries / 9)
+            given = {**given, "ratio": settings.ratio}
+        if linear or (kernel == (1, 1) and settings.scheme != "dense"):  # a kernel is one weight
+            kept = (1 - settings.ratio) * (1 - settings.connectivity)
+            settings = dataclasses.replace(settings, ratio=1 - kept, connectivity=0.0)
+        if settings.scheme == "block" and kernel != (1, 1):
+            raise ValueError(f"{name}: scheme 'block' is for linear and 1x1 layers; use 'block_punched'")
+        if settings.scheme in BOX_SCHEMES and settings.ratio == 0 and settings.method != "reweighted":
+            if "ratio" not in given and settings.connectivity == 0:
+                raise ValueError(
+                    f"{name}: scheme {settings.scheme!r} needs a ratio, the fraction of the weights removed; "
+                    "name one, or scheme: dense for none"
+                )
+            settings = dataclasses.replace(settings, scheme="dense")
+        if settings.scheme in ("block", "block_punched"):
+            if "block" in given and (settings.block[0] > filters or settings.block[1] > channels):
+                raise ValueError(
+                    f"{name}: block {list(settings.block)} is larger than the layer, which has {filters} "
+                    f"filters x {channels} channels{_per_group(module)}; name a smaller block for it"
+                )
+            block = (min(settings.block[0], filters), min(settings.block[1], channels))
+            settings = dataclasses.replace(settings, block=block)
+        if settings.scheme in BOX_SCHEMES and settings.connectivity == 0:
+            settings = dataclasses.replace(settings, group=1)  # boxes say by themselves which filters share
+        if settings.sparse_weights and settings.group > filters:
+            raise ValueError(
+                f"{name}: group {settings.group} is larger than the layer, which has {filters} "
+                f"filters{_per_group(module)}; name a smaller group for it"
+            )
+        return settings
+
     def _check_exists(self, name: str, layers: Mapping[str, nn.Module]) -> None:
-        if name == "_default" or name in layers:
+        if name.startswith("_") or name in layers:
             return
         known = ", ".join(list(layers)[:6]) + (", ..." if len(layers) > 6 else "")
         if not name.startswith(REGEX):
@@ -208,20 +309,6 @@ class Recipe:
             raise ValueError(
                 f"the recipe's expression {name!r} matches no layer as a whole; the model's layers are "
                 f"{known}"
-            )
-
-    def _check_layer(self, name: str, module: nn.Module, settings: LayerRecipe) -> None:
-        if settings.scheme == "pattern" and getattr(module, "kernel_size", (1, 1)) == (1, 1):
-            raise ValueError(
-                f"{name}: scheme 'pattern' is for kernels with several entries, and this layer has 1x1; "
-                "use 'block'"
-            )
-        if settings.scheme == "block" and isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
-            raise ValueError(f"{name}: scheme 'block' is for linear and 1x1 layers; use 'block_punched'")
-        if settings.scheme not in TRAINED_SCHEMES:
-            raise ValueError(
-                f"{name}: training cannot arrange scheme {settings.scheme!r} in this version; "
-                f"use {', '.join(map(repr, TRAINED_SCHEMES))}, with columns for sparsity"
             )
 
     def override(self, *assignments: str) -> Recipe:
@@ -358,11 +445,15 @@ def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
         raise ValueError(f"{name}: block is {block!r}, expected [filters, channels], both at least 1")
     layer = LayerRecipe(**{**settings, "columns": column, "block": tuple(block)})
     _choice(f"{name}: scheme", layer.scheme, SCHEMES)
+    _choice(f"{name}: scope", layer.scope, SCOPES)
+    if layer.axis is not None:
+        _choice(f"{name}: axis", layer.axis, AXES)
     _choice(f"{name}: method", layer.method, METHODS)
     if not isinstance(layer.reorder, bool):
         raise ValueError(f"{name}: reorder is {layer.reorder!r}, expected true or false")
-    if not _number(f"{name}: rho", layer.rho) > 0:
-        raise ValueError(f"{name}: rho is {layer.rho}, expected a number above 0")
+    for key in ("rho", "strength"):
+        if not _number(f"{name}: {key}", getattr(layer, key)) > 0:
+            raise ValueError(f"{name}: {key} is {getattr(layer, key)}, expected a number above 0")
     _choice(f"{name}: columns.granularity", column.granularity, GRANULARITIES)
     _choice(f"{name}: columns.criterion", column.criterion, CRITERIA)
     for key, value in (
@@ -372,7 +463,9 @@ def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
         ("columns.initial", column.initial),
     ):
         if not 0 <= _number(f"{name}: {key}", value) < 1:
-            raise ValueError(f"{name}: {key} is {value}, expected a fraction removed in [0, 1)")
+            raise ValueError(
+                f"{name}: {key} is {value}, expected a fraction removed in [0, 1); something must stay"
+            )
     for part, where in ((layer, ""), (column, "columns.")):
         begin, end = (_number(f"{name}: {where}{key}", getattr(part, key)) for key in ("begin", "end"))
         if not 0 <= begin <= end <= 1:
@@ -390,11 +483,72 @@ def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
         ("entries", layer.entries),
         ("group", layer.group),
         ("columns.round_to", column.round_to),
+        ("every", layer.every),
         ("columns.every", column.every),
     ):
-        if not _whole(value) and not (value is None and key == "columns.every"):
+        if not _whole(value) and not (value is None and key.endswith("every")):
             raise ValueError(f"{name}: {key} is {value!r}, expected a whole number of at least 1")
+    _check_combination(name, layer)
     return layer
+
+
+def _check_combination(name: str, layer: LayerRecipe) -> None:
+    """Raise ValueError for settings that are fine one by one but make no sense together."""
+    if layer.scheme == "pattern":
+        if layer.entries > 8:
+            raise ValueError(
+                f"{name}: entries is {layer.entries}, but a pattern keeps 1 to 8 of the 9 weights of a 3x3 "
+                "kernel; use scheme 'dense' to keep all"
+            )
+        candidates = math.comb(8, layer.entries - 1)
+        if layer.patterns > candidates:
+            raise ValueError(
+                f"{name}: patterns is {layer.patterns}, but there are only {candidates} of "
+                f"{layer.entries} entries with the centre; use {candidates} or less"
+            )
+    if layer.method == "reweighted":
+        if layer.scheme == "pattern" or layer.connectivity > 0:
+            what = "scheme 'pattern'" if layer.scheme == "pattern" else "connectivity"
+            raise ValueError(
+                f"{name}: method 'reweighted' penalises boxes of weights, which {what} has not; use method "
+                f"'admm', or one of the schemes {', '.join(BOX_SCHEMES)} without connectivity"
+            )
+    if layer.scope == "global" and layer.axis == "both":
+        raise ValueError(
+            f"{name}: scope 'global' compares boxes of one kind, and axis 'both' has two; "
+            "name the axis filters or channels"
+        )
+
+
+def _check_used(name: str, settings: dict) -> None:
+    """Raise ValueError if an entry names a scheme or method, and beside it a field that this one ignores."""
+    for key, (by, users) in _USED_BY.items():
+        chosen = settings.get(by)
+        if chosen is None or chosen in users or key not in settings:
+            continue
+        default = getattr(LayerRecipe, key)
+        value = tuple(settings[key]) if isinstance(settings[key], list) else settings[key]
+        if value != default:
+            remedy = "remove it"
+            if (key, chosen) == ("ratio", "pattern"):
+                remedy = "set entries: patterns remove 1 - entries/9"
+            raise ValueError(
+                f"{name}: {key} is for the {by}s {', '.join(users)}, not for {chosen!r}; {remedy}"
+            )
+
+
+def _kinds(module: nn.Module, stem: bool) -> tuple[str, ...]:
+    """Which kinds of layer `module` is, the most specific last."""
+    if isinstance(module, nn.Linear):
+        return ("linear",)
+    kinds = ["x".join(map(str, module.kernel_size))]
+    if module.groups > 1 and module.groups == module.in_channels:
+        kinds.append("depthwise")
+    return (*kinds, "stem") if stem else tuple(kinds)
+
+
+def _per_group(module: nn.Module) -> str:
+    return f" in each of its {module.groups} groups" if getattr(module, "groups", 1) > 1 else ""
 
 
 def _whole(value: Any) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from semisparse.recipe import LayerRecipe
+
+if TYPE_CHECKING:
+    from .boxes import Boxes
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,28 @@ class Scheme:
             (in the L2 norm) that has the structure. It is pure: equal arguments, equal masks. `ratio` is the
             fraction removed, between 0 and `final_ratio`, so that schedules can approach it.
         final_ratio: `(weight, settings) -> fraction removed in the end`.
-        group_norms: `(weight, settings, context) -> tensor broadcastable to weight`, differentiable: the L2
-            norm of the group of weights that stays or goes together with each weight. None if there are none.
+        parts: `(weight, settings, context) -> Boxes, ...`: which weights stay or go together; with several,
+            a weight stays if its box of every cut does. None where the structure is not of that kind.
     """
 
     mask: Callable[[Tensor, LayerRecipe, float, Context], Tensor]
     final_ratio: Callable[[Tensor, LayerRecipe], float] = lambda weight, settings: settings.ratio
-    group_norms: Callable[[Tensor, LayerRecipe, Context], Tensor] | None = None
+    parts: Callable[[Tensor, LayerRecipe, Context], tuple[Boxes, ...]] | None = None
 
 
-def keep_largest(scores: Tensor, ratio: float) -> Tensor:
-    """Bool like `scores`: all but the `round(ratio * n)` lowest ones; of equal scores the last ones go."""
-    removed = round(ratio * scores.numel())
+def keep_largest(scores: Tensor, ratio: float, sizes: Tensor | None = None) -> Tensor:
+    """Bool like `scores`: what stays when the lowest go, until the share of what went is nearest to `ratio`.
+
+    sizes: how much each score stands for, like `scores`; None for all the same. At least one stays, so that
+    no layer becomes constant; of equal scores the last ones go.
+    """
     order = scores.flatten().argsort(stable=True, descending=True)
-    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
-    keep[order[scores.numel() - removed :]] = False
+    if sizes is None:
+        kept = scores.numel() - round(ratio * scores.numel())
+    else:
+        sizes = sizes.to(scores.device).flatten()[order].double()
+        gone = sizes.flip(0).cumsum(0).flip(0)  # if this one and all weaker ones go
+        kept = int((gone - sizes / 2 > ratio * sizes.sum()).sum())
+    keep = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    keep[order[: max(kept, 1)]] = True
     return keep.view(scores.shape)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from semisparse.recipe import LayerRecipe
 
+from .boxes import Boxes
 from .scheme import PLAIN, Context, Scheme, keep_largest
 
 
@@ -13,8 +14,8 @@ def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context =
     return keep_largest(weight.abs(), ratio)
 
 
-def group_norms(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> Tensor:
-    return weight.abs()
+def parts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
+    return (Boxes(weight.shape, 1, 1),)
 
 
-SCHEME = Scheme(mask, group_norms=group_norms)
+SCHEME = Scheme(mask, parts=parts)

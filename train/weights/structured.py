@@ -1,0 +1,26 @@
+"""Structured pruning: whole filters, or whole input channels, by L2 norm (Li et al., 2017)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from semisparse.recipe import LayerRecipe
+
+from .boxes import Boxes, keep_in_turn
+from .scheme import PLAIN, Context, Scheme
+
+
+def parts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
+    """Filters (the default `axis`), channels, or channels and then filters."""
+    filters = Boxes(weight.shape, 1, weight.shape[1], True, context)
+    channels = Boxes(weight.shape, weight.shape[0] // context.groups, 1, True, context)
+    return {"filters": (filters,), "channels": (channels,), "both": (channels, filters)}[
+        settings.axis or "filters"
+    ]
+
+
+def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context = PLAIN) -> Tensor:
+    return keep_in_turn(parts(weight, settings, context), weight, ratio)
+
+
+SCHEME = Scheme(mask, parts=parts)
