@@ -231,8 +231,7 @@ class _Run:
         evaluated = self.average.module if self.average is not None else self.model
         if self.sparsifier is not None and not self.sparsifier.finalized:
             self.sparsifier.finalize()
-            if self.average is not None:
-                self.sparsifier.apply_to(evaluated)
+            self._mask_average()
             accuracy = None
         if args.bn_batches:
             from .batch_norm import reestimate
@@ -256,6 +255,7 @@ class _Run:
         }
         if self.sparsifier is not None:
             summary["columns"] = self.sparsifier.column_ratios()
+            summary["weights"] = self.sparsifier.weight_ratios()
         self._save(args.epochs)
         if distributed.rank() == 0:
             with replace_atomically(self.directory / "summary.json") as file:
@@ -292,6 +292,7 @@ class _Run:
                 advance=advance,
             )
         trained_seconds = time.perf_counter() - begin
+        self._mask_average()
         accuracy = self._evaluate(
             self.average.module if self.average is not None else self.model, "validation"
         )
@@ -309,7 +310,11 @@ class _Run:
         note = ""
         if self.sparsifier is not None:
             row["columns"] = self.sparsifier.removed()
-            note = f"  columns removed {row['columns']:.3f}"
+            row["weights"] = self.sparsifier.weights_removed()
+            row["methods"] = self.sparsifier.pop_log()
+            removed = [f"  {kind} removed {row[kind]:.3f}" for kind in ("columns", "weights") if row[kind]]
+            residuals = [each["residual"] for each in row["methods"] if "residual" in each]
+            note = "".join(removed) + (f"  ADMM residual {residuals[-1]:.3f}" if residuals else "")
         self.history.append(row)
         self.progress.print(
             f"epoch {epoch + 1}/{args.epochs}  train loss {trained['loss']:.4f} top-1 {trained['top1']:.2f}%"
@@ -318,6 +323,11 @@ class _Run:
         if epoch + 1 < args.epochs:  # the last epoch is saved after finalize and BatchNorm re-estimation
             self._save(epoch + 1)
         return accuracy
+
+    def _mask_average(self) -> None:
+        """An average of weights holds those from before they were removed."""
+        if self.sparsifier is not None and self.average is not None:
+            self.sparsifier.apply_to(self.average.module)
 
     def _evaluate(self, model: nn.Module, what: str) -> Accuracy:
         if distributed.active():  # every rank has BatchNorm statistics of its own; rank 0's are saved

@@ -68,12 +68,13 @@ def train_epoch(
             loss = criterion(output, labels)
             if distillation is not None:
                 loss = loss + distillation(output, images)
+        value = loss.detach().item()  # of the task: a penalty says nothing about this batch
         if sparsifier is not None:
             loss = loss + sparsifier.penalty()
-        value = loss.detach().item()
-        if not math.isfinite(value):
+        if not math.isfinite(value) or not torch.isfinite(loss.detach()):
             raise RuntimeError(
-                f"the training loss became {value}; lower --lr, add --lr-warmup-epochs or --clip-grad-norm"
+                f"the training loss became {loss.item()}; lower --lr (or the recipe's rho), add "
+                "--lr-warmup-epochs or --clip-grad-norm"
             )
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()

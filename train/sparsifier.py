@@ -12,8 +12,9 @@ from . import distributed
 from .columns.criteria import RandomCriterion, SaliencyCriterion
 from .columns.granularity import make_mask
 from .columns.schedule import scheduled_ratio
+from .weights.sparsity import WeightSparsity
 
-VERSION = 1
+VERSION = 2
 
 
 class Sparsifier:
@@ -27,9 +28,9 @@ class Sparsifier:
         ...
         sparsifier.finalize()
 
-    Column masks become buffers of the convolutions (see `semisparse.masking`), so the model can be copied,
-    averaged, pickled and checkpointed as before. Under DistributedDataParallel, construct it on every rank
-    with the bare or the wrapped model; all ranks hold the same masks.
+    Column masks become buffers of the convolutions (see `semisparse.masking`) and removed weights are zeros,
+    so the model can be copied, averaged, pickled and checkpointed as before. Under DistributedDataParallel,
+    construct it on every rank with the bare or the wrapped model; all ranks hold the same masks.
 
     Args:
         model: the network to train; masks (all True at first) are attached to its convolutions.
@@ -37,8 +38,8 @@ class Sparsifier:
         example_input: a batch (N, C, H, W) of the size to train at: masks belong to this size. One forward
             pass in eval mode finds the layers' output sizes.
         total_steps: number of optimiser steps of the whole training, which the recipe's `begin` and `end` are
-            fractions of. Without it there is no schedule: every `step` selects masks at the full ratio, and
-            they freeze in `finalize`.
+            fractions of. Without it there is no schedule: every `step` selects masks at the full ratio (ADMM
+            updates its variables at the full penalty instead), and they freeze in `finalize`.
         seed: of the random criteria; rank 0's counts.
 
     Raises ValueError if recipe and model do not fit, or if a layer named in it is not used in the forward
@@ -65,6 +66,11 @@ class Sparsifier:
         self.recipe, self.total_steps = recipe, total_steps
         self.steps = 0
         layers = recipe.resolve(self.model)
+        self.weights = WeightSparsity(
+            self.model,
+            {n: x for n, x in layers.items() if x.scheme != "dense" or x.connectivity > 0},
+            total_steps,
+        )
         self.columns = {name: layer.columns for name, layer in layers.items() if layer.columns.ratio > 0}
         self._modules = {name: self.model.get_submodule(name) for name in self.columns}
         self.sizes = output_sizes(self.model, self._modules, example_input)
@@ -92,18 +98,26 @@ class Sparsifier:
 
     # -- training -------------------------------------------------------------------------------------------
     def penalty(self) -> Tensor:
-        """What to add to the loss: a scalar, 0 where no layer's scheme has a penalty (columns have none)."""
+        """What to add to the loss of the next step: a scalar, 0 while no method has a penalty.
+
+        It is computed in the weights' own precision: call it outside of autocast.
+        """
+        penalty = self.weights.penalty(self.steps)
+        if penalty is not None:
+            return penalty
         parameter = next(self.model.parameters(), None)
         return torch.zeros((), device=parameter.device if parameter is not None else None)
 
     def step(self, loss: Tensor | float | None = None) -> None:
-        """Call after every `optimizer.step()`: follows the schedule and sets the masks of the next step.
+        """Call after every `optimizer.step()`: follows the schedule, sets the masks of the next step and puts
+        removed weights back to zero.
 
         `loss` is that of the step just taken. The random criteria keep the mask with the lowest one; without
         it they freeze the last mask drawn.
         """
         self.steps += 1
-        if self.finalized:
+        self.weights.step(self.steps)
+        if self._columns_finalized:
             return
         if isinstance(loss, Tensor):
             loss = loss.detach().item()
@@ -126,6 +140,7 @@ class Sparsifier:
 
     def finalize(self) -> None:
         """Bring every layer to its full ratio, freeze all masks and remove what recorded them. Idempotent."""
+        self.weights.finalize()
         for kind, criterion in self._criteria.items():
             names = [name for name in self._named(kind) if name not in self.frozen]
             if not names:
@@ -135,7 +150,11 @@ class Sparsifier:
 
     @property
     def finalized(self) -> bool:
-        """Whether all masks are frozen."""
+        """Whether all masks are frozen, those of columns and those of weights."""
+        return self._columns_finalized and self.weights.finalized
+
+    @property
+    def _columns_finalized(self) -> bool:
         return len(self.frozen) == len(self.columns)
 
     def _due(self, name: str, criterion, progress: float) -> bool:
@@ -164,13 +183,17 @@ class Sparsifier:
 
     # -- state ----------------------------------------------------------------------------------------------
     def masks(self) -> dict[str, Tensor]:
-        """The present masks, bool (OH, OW) on the CPU, by layer."""
+        """The present column masks, bool (OH, OW) on the CPU, by layer."""
         return {name: column_mask(module).detach().cpu().clone() for name, module in self._modules.items()}
 
     def apply_to(self, model: nn.Module) -> None:
-        """Copy the present masks to another model of the same architecture, such as an average of it."""
+        """Make another model of the same architecture, such as an average of it, as sparse as this one.
+
+        The present column masks are copied and the weights that are removed at present become zero.
+        """
         for name, mask in self.masks().items():
             attach_column_mask(model.get_submodule(name), mask)
+        self.weights.apply(model)
 
     def state_dict(self) -> dict:
         """Everything that a resumed run needs, as tensors and plain values."""
@@ -183,6 +206,7 @@ class Sparsifier:
             "ratios": dict(self._ratios),
             "masks": self.masks(),
             "generator": self._generator.get_state(),
+            "weights": self.weights.state_dict(),
             "criteria": {kind: criterion.state_dict() for kind, criterion in self._criteria.items()},
         }
 
@@ -214,7 +238,9 @@ class Sparsifier:
                 "this model "
                 f"{self.sizes.get(different)}; use the same model and input size"
             )
+        self.weights.check_state_dict(state["weights"])
         self.steps = state["steps"]
+        self.weights.load_state_dict(state["weights"])
         self._ratios = dict(state["ratios"])
         self._generator.set_state(state["generator"])
         for name, mask in state["masks"].items():
@@ -228,17 +254,36 @@ class Sparsifier:
         """Fraction of the columns that the present mask removes, by layer."""
         return {name: 1 - mask.double().mean().item() for name, mask in self.masks().items()}
 
+    def weight_masks(self) -> dict[str, Tensor]:
+        """The present masks of the weights, bool like the weight, on the CPU, of the layers that have one."""
+        return self.weights.masks()
+
+    def weight_ratios(self) -> dict[str, float]:
+        """Fraction of the weights that the present masks remove, by layer of the recipe with a scheme."""
+        masks = self.weights.masks()
+        return {n: 1 - masks[n].double().mean().item() if n in masks else 0.0 for n in self.weights.layers}
+
+    def weights_removed(self) -> float:
+        """Fraction removed of all weights of the layers to which the recipe gives a scheme; 0 without any."""
+        total = sum(layer.weight.numel() for layer in self.weights.layers.values())
+        return sum(int((~m).sum()) for m in self.weights.masks().values()) / total if total else 0.0
+
+    def pop_log(self) -> list[dict]:
+        """What the methods reported since the last call, e.g. ADMM's residuals (see `Admm.update`)."""
+        rows, self.weights.log = self.weights.log, []
+        return rows
+
     def removed(self) -> float:
         """Fraction removed of all columns of the layers that the recipe makes sparse; 0 if there are none."""
         masks = list(self.masks().values())
         return 1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks) if masks else 0.0
 
     def describe(self) -> str:
-        """One line a layer: output size, columns that will go, granularity, criterion, schedule."""
-        if not self.columns:
+        """One line a layer and kind of sparsity: what will go, how, and when."""
+        if not self.columns and not self.weights.layers:
             return "the recipe makes no layer sparse"
-        width = max(map(len, self.columns))
-        lines = []
+        width = max(map(len, (*self.columns, *self.weights.layers)))
+        lines = [f"{name:<{width}}  {layer.describe()}" for name, layer in self.weights.layers.items()]
         for name, c in self.columns.items():
             # Small maps and coarse units cannot meet every ratio: say what will really be removed.
             mask = make_mask(torch.zeros(self.sizes[name]), c.ratio, c.granularity, c.round_to)

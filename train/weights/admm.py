@@ -6,13 +6,19 @@ where g and h are 0 on weights with the scheme's structure (patterns) and with t
 (connectivity), and infinite elsewhere. In scaled form, with duals U and V:
 
     W: optimiser steps on f(W) + rho/2 |W - Z + U|^2 + rho/2 |W - Y + V|^2
-    Z = nearest weight with the scheme's structure to W + U;  U += W - Z
-    Y = nearest weight with few kernels to W + V;              V += W - Y
+    Z = nearest weight with the scheme's structure to W + U;   U += W - Z
+    Y = nearest weight with few enough kernels to W + V;       V += W - Y
 
-The norms are squared: published code takes the norm itself, whose pull does not fade near the solution. The
-duals are scaled by rho, so they are divided by the factor by which rho grows. Y ranks kernels by what Z's
-pattern keeps of them, so that the two agree on which kernels are worth having; the last projection is the
-nearest weight that has both structures.
+What the paper leaves open, or published code does otherwise:
+
+- The norms are squared. The pull of a plain norm does not fade near the solution.
+- rho grows a thousandfold, a little at each update instead of tenfold now and then. Scaled duals contain
+  1/rho, so they shrink by the factor by which rho grows.
+- Between two updates W closes only a part c of its distance to Z - U. Full dual steps would then pile up (the
+  amplitude of U is about |W| / sqrt(c)) until they dominate the loss, so dual steps are c times W - Z. That
+  is close to critical damping of the linear recursion; c is measured, as the largest part seen so far.
+- Y ranks kernels by what Z's structure keeps of them, so that Z and Y agree on which kernels are worth
+  having; the last projection is the nearest weight to W that has both structures.
 """
 
 from __future__ import annotations
@@ -25,121 +31,121 @@ from torch import Tensor
 from .layer import Layer
 from .method import Method
 
-STAGES, GROWTH = 4, 10.0  # rho grows tenfold from stage to stage, up to the recipe's
+GROWTH = 1000.0  # of rho, from begin to end
 
 
 @dataclass
-class _Variables:
-    """Of one layer; tensors like the weight. `kept` and `kernels` are where Z and Y are not zero."""
+class _Copy:
+    """A structured copy of a weight and its dual: Z and U, or Y and V.
 
-    rho: float
-    u: Tensor
-    z: Tensor
+    Attributes:
+        value, dual: like the weight.
+        kept: bool like the weight, the structure of `value`.
+        distance: of the weight to its target, the value less the dual, after the last update.
+        closed: largest part of that distance that was gone at the next update.
+    """
+
+    value: Tensor
+    dual: Tensor
     kept: Tensor
-    v: Tensor | None = None
-    y: Tensor | None = None
-    kernels: Tensor | None = None
+    distance: float
+    closed: float
+
+    @property
+    def target(self) -> Tensor:
+        return self.value - self.dual
 
 
 class Admm(Method):
     def __init__(self, layers: dict[str, Layer]):
         super().__init__(layers)
-        self._variables: dict[str, _Variables] = {}
+        self._copies: dict[str, list[_Copy]] = {}
+        self._rho: dict[str, float] = {}
 
     def penalty(self, names: list[str]) -> Tensor | None:
-        total = None
-        for name in names:
-            variables, weight = self._variables.get(name), self.layers[name].weight
-            if variables is None:
-                continue
-            term = (weight - (variables.z - variables.u)).square().sum()
-            if variables.y is not None:
-                term = term + (weight - (variables.y - variables.v)).square().sum()
-            term = variables.rho / 2 * term
-            total = term if total is None else total + term
-        return total
+        terms = [
+            self._rho[name] / 2 * (self.layers[name].weight - copy.target).square().sum()
+            for name in names
+            for copy in self._copies.get(name, ())
+        ]
+        return sum(terms[1:], terms[0]) if terms else None
 
     @torch.no_grad()
     def update(self, names: list[str], progress: dict[str, float], step: int) -> dict:
-        """One step of Z, Y, U and V. The row: primal residuals |W - Z| / |W| and |W - Y| / |W| and the shares
-        of weights and of kernels whose keeping changed, over all layers `names`."""
-        squares = {"weight": 0.0, "z": 0.0, "y": 0.0}
-        changed, kernels_changed, disagreed = [0, 0], [0, 0], [0, 0]
-        rho = 0.0
+        """One step of Z, U, Y and V.
+
+        The row for the log, over the layers `names`: `rho`; `residual`, |W - Z| / |W|; `changed`, share of
+        kernels whose pattern (or other structure) is another one than before; with connectivity
+        `connectivity_residual`, |W - Y| / |W|, and `connectivity_changed`, share of kernels that went or came
+        back.
+        """
+        total, residuals = 0.0, [0.0, 0.0]
+        changed, kernels = [0, 0], 0
         for name in names:
-            layer = self.layers[name]
+            layer, before = self.layers[name], self._copies.get(name)
             weight = layer.weight.detach()
-            before = self._variables.get(name)
-            now = self._step(layer, weight, before, progress[name])
-            self._variables[name] = now
-            rho = max(rho, now.rho)
-            squares["weight"] += weight.square().sum().item()
-            squares["z"] += (weight - now.z).square().sum().item()
-            if before is not None:
-                _count(changed, _kernels_differ(before.kept, now.kept))
-            if now.y is not None:
-                squares["y"] += (weight - now.y).square().sum().item()
+            now = self._advance(layer, weight, before, progress[name])
+            self._copies[name] = now
+            total += weight.square().sum().item()
+            kernels += weight.shape[:2].numel()
+            for i, copy in enumerate(now):
+                residuals[i] += (weight - copy.value).square().sum().item()
                 if before is not None:
-                    _count(kernels_changed, before.kernels != now.kernels)
-                final = layer.kernels(weight * layer.structure(weight)).flatten(2)[..., 0]
-                _count(disagreed, final != now.kernels)
-        row = {
-            "step": step,
-            "rho": rho,
-            "residual": (squares["z"] / max(squares["weight"], 1e-30)) ** 0.5,
-            "changed": _share(changed),
-        }
-        if disagreed[1]:
-            row["connectivity_residual"] = (squares["y"] / max(squares["weight"], 1e-30)) ** 0.5
-            row["connectivity_changed"] = _share(kernels_changed)
-            row["disagreement"] = _share(disagreed)
+                    changed[i] += int((copy.kept != before[i].kept).flatten(2).any(-1).sum())
+        keys = (("residual", "changed"), ("connectivity_residual", "connectivity_changed"))
+        row = {"step": step, "rho": max(self._rho[name] for name in names)}
+        for i in range(max(len(self._copies[name]) for name in names)):
+            row[keys[i][0]] = (residuals[i] / max(total, 1e-30)) ** 0.5
+            row[keys[i][1]] = changed[i] / kernels
         return row
 
-    def _step(self, layer: Layer, weight: Tensor, before: _Variables | None, progress: float) -> _Variables:
-        rho = layer.settings.rho * GROWTH ** (min(int(progress * STAGES), STAGES - 1) - STAGES + 1)
-        rescale = 0.0 if before is None else before.rho / rho
-        u = torch.zeros_like(weight) if before is None else before.u * rescale
-        kept = layer.structure(weight + u)
-        z = (weight + u) * kept
-        now = _Variables(rho, u + weight - z, z, kept)
+    def _advance(
+        self, layer: Layer, weight: Tensor, before: list[_Copy] | None, progress: float
+    ) -> list[_Copy]:
+        rho = layer.settings.rho * GROWTH ** (progress - 1)
+        shrink = self._rho.get(layer.name, rho) / rho
+        self._rho[layer.name] = rho
+        copies = [_advance(before and before[0], weight, shrink, layer.structure)]
         if layer.settings.connectivity > 0:
-            v = torch.zeros_like(weight) if before is None else before.v * rescale
-            kernels = layer.kernels((weight + v) * kept)
-            y = (weight + v) * kernels
-            now.v, now.y, now.kernels = v + weight - y, y, kernels.flatten(2)[..., 0]
-        return now
+            kept = copies[0].kept
+            copies.append(_advance(before and before[1], weight, shrink, lambda w: layer.kernels(w * kept)))
+        return copies
 
     def finish(self, names: list[str]) -> None:
         super().finish(names)
         for name in names:
-            self._variables.pop(name, None)
+            self._copies.pop(name, None)
 
     def state_dict(self) -> dict:
         return {
-            name: {k: v for k, v in vars(variables).items() if v is not None}
-            for name, variables in self._variables.items()
+            name: {"rho": self._rho[name], "copies": [dict(vars(copy)) for copy in copies]}
+            for name, copies in self._copies.items()
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self._variables = {
-            name: _Variables(
-                **{
-                    key: value.to(self.layers[name].weight.device) if isinstance(value, Tensor) else value
-                    for key, value in values.items()
-                }
-            )
+        self._rho = {name: values["rho"] for name, values in state.items()}
+        self._copies = {
+            name: [
+                _Copy(
+                    **{
+                        k: v.to(self.layers[name].weight.device) if isinstance(v, Tensor) else v
+                        for k, v in copy.items()
+                    }
+                )
+                for copy in values["copies"]
+            ]
             for name, values in state.items()
         }
 
 
-def _kernels_differ(a: Tensor, b: Tensor) -> Tensor:
-    return (a != b).flatten(2).any(-1) if a.dim() > 2 else a != b
-
-
-def _count(counts: list[int], flags: Tensor) -> None:
-    counts[0] += int(flags.sum())
-    counts[1] += flags.numel()
-
-
-def _share(counts: list[int]) -> float:
-    return counts[0] / counts[1] if counts[1] else 0.0
+def _advance(before: _Copy | None, weight: Tensor, shrink: float, structure) -> _Copy:
+    if before is None:
+        dual, closed = torch.zeros_like(weight), 0.0
+    else:
+        left = (weight - before.target).norm().item()
+        closed = max(before.closed, 1 - left / max(before.distance, 1e-30))
+        dual = before.dual * shrink
+    kept = structure(weight + dual)
+    value = (weight + dual) * kept
+    dual = dual + closed * (weight - value)
+    return _Copy(value, dual, kept, (weight - value + dual).norm().item(), closed)

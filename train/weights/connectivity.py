@@ -11,7 +11,7 @@ from .scheme import PLAIN, Context, keep_largest
 
 
 def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context = PLAIN) -> Tensor:
-    """Keep the kernels with the largest L2 norm of the layer; a unit of `settings.group` filters shares them."""
+    """Keep the layer's kernels with the largest L2 norm; a unit of `settings.group` filters shares them."""
     energy = weight.detach().flatten(2).float().square().sum(-1)
     keep = keep_largest(unit_means(energy, settings.group, context), ratio)
     return spread(keep, len(weight), settings.group, context)[:, :, None, None].expand(weight.shape)

@@ -1,4 +1,4 @@
-"""Filters that decide together: units of `group` filters, consecutive in an order, within one channel group."""
+"""Filters that decide together: units of `group` filters, neighbours in an order, of one channel group."""
 
 from __future__ import annotations
 

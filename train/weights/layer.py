@@ -45,8 +45,20 @@ class Layer:
         """None for `dense`: all that goes is kernels (`connectivity`)."""
         return SCHEMES.get(self.settings.scheme)
 
+    def describe(self) -> str:
+        """Shape, scheme, fraction removed, sharing, method and schedule, in one line."""
+        s = self.settings
+        removed = 0.0 if self.scheme is None else self.scheme.final_ratio(self.weight, s)
+        what = [f"{s.scheme} {removed:.3g}"] if self.scheme is not None else []
+        if s.connectivity > 0:
+            what.append(f"kernels {s.connectivity:.3g}")
+        if s.group > 1:
+            what.append(f"shared by {s.group} filters")
+        shape = "x".join(map(str, self.weight.shape))
+        return f"{shape:>13}  {', '.join(what)} removed ({s.method}, {s.begin:g}..{s.end:g})"
+
     def structure(self, weight: Tensor, amount: float = 1.0) -> Tensor:
-        """The scheme's mask for `weight`, at `amount` (0 to 1) of the final ratio; connectivity left aside."""
+        """The scheme's mask for `weight`, at `amount` (0 to 1) of the final ratio; without connectivity."""
         if self.scheme is None:
             return weight.new_ones(weight.shape, dtype=bool)
         ratio = amount * self.scheme.final_ratio(weight, self.settings)

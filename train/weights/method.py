@@ -38,3 +38,5 @@ class Method(ABC):
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state_dict` was taken."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but was given {list(state)}")

@@ -1,4 +1,4 @@
-"""Kernel patterns (PatDNN, Niu et al., ASPLOS 2020): every 3x3 kernel keeps its centre and a few weights more.
+"""Kernel patterns (PatDNN, Niu et al., ASPLOS 2020): every 3x3 kernel keeps its centre and a few others.
 
 The shapes come from a small library, so that a compiler or a run-length format sees few distinct ones. With
 `group` above 1, that many filters share the pattern of each channel: one loaded input row then serves all of
