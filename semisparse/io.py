@@ -30,13 +30,12 @@ from torch import Tensor
 
 import semisparse
 from semisparse._files import replace_atomically
+from semisparse.container import SIZED_FORMAT, SIZED_VERSION, check_tensors, parse
 from semisparse.converted import ConvertedModel
 from semisparse.graph import Graph, TensorSpec
 from semisparse.sized import SizedModel
 
 __all__ = ["load", "save"]
-
-SIZED_FORMAT, SIZED_VERSION = "semisparse-graphs", 1
 
 
 def save(model: ConvertedModel | SizedModel, path: str | os.PathLike) -> None:
@@ -85,21 +84,15 @@ def load(path: str | os.PathLike) -> ConvertedModel | SizedModel:
         pass
     try:
         with safe_open(path, framework="pt") as file:
-            entry, text = _text(file.metadata() or {})
-            if entry == "graph":
-                graphs, info = [Graph.from_json(text)], {}
-            else:
-                graphs, info = _sized(text)
+            contents = parse(file.metadata() or {})
             # Copied out of the mapped file: a file that shrinks later must not take the process down.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        for graph in graphs:
-            _check_contents(graph, tensors)
-        if entry == "graph":
-            return ConvertedModel(graphs[0], tensors)
-        if extra := tensors.keys() - {name for graph in graphs for name in graph.tensors}:
-            raise ValueError(f"there is a tensor {min(extra)!r} that no graph declares; write the file again")
-        own = [{name: tensors[name] for name in graph.tensors if name in tensors} for graph in graphs]
-        return SizedModel([ConvertedModel(g, t) for g, t in zip(graphs, own, strict=True)], info)
+        check_tensors(contents, tensors, lambda name: _crc32(tensors[name]))
+        models = [
+            ConvertedModel(graph, {name: tensors[name] for name in graph.tensors if name in tensors})
+            for graph in contents.graphs
+        ]
+        return SizedModel(models, contents.info) if contents.sized else models[0]
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a usable semisparse model: {error}") from error
 
@@ -112,47 +105,6 @@ def _stored(model: ConvertedModel) -> tuple[Graph, dict[str, Tensor]]:
         for name, spec in model.graph.tensors.items()
     }
     return dataclasses.replace(model.graph, tensors=specs), tensors
-
-
-def _text(metadata: dict[str, str]) -> tuple[str, str]:
-    """Name and verified content of the entry that describes the network."""
-    entry = next((name for name in ("graph", "graphs") if name in metadata), None)
-    if entry is None:
-        raise ValueError(
-            f"its metadata has no 'graph' (only {sorted(metadata)}); weights alone cannot be run. "
-            "Convert the model and write it with semisparse.save"
-        )
-    checksum, _, text = metadata[entry].partition("\n")
-    if checksum != f"{zlib.crc32(text.encode()):08x}":
-        raise ValueError("the graph does not match its checksum: the file is damaged, write or copy it again")
-    return entry, text
-
-
-def _sized(text: str) -> tuple[list[Graph], dict]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its list of graphs is not valid JSON ({error}); write the file again") from None
-    if not isinstance(document, dict) or document.get("format") != SIZED_FORMAT:
-        raise ValueError(f"its list of graphs is not of format {SIZED_FORMAT!r}; write the file again")
-    version = document.get("version")
-    if type(version) is not int or not 1 <= version <= SIZED_VERSION:
-        raise ValueError(
-            f"its list of graphs has version {version!r:.20}, but this semisparse reads up to "
-            f"{SIZED_VERSION}; install a newer semisparse, or save the model again with this one"
-        )
-    graphs, info = document.get("graphs"), document.get("info")
-    if not isinstance(graphs, list) or not 1 <= len(graphs) <= 1000 or not isinstance(info, dict):
-        raise ValueError("its list of graphs, or their info, is missing or too long; write the file again")
-    return [Graph.from_document(graph) for graph in graphs], info
-
-
-def _check_contents(graph: Graph, tensors: dict[str, Tensor]) -> None:
-    for name, spec in graph.tensors.items():
-        if name in tensors and spec.crc32 is not None and _crc32(tensors[name]) != spec.crc32:
-            raise ValueError(
-                f"tensor {name!r} does not match its checksum: the file is damaged, copy it again"
-            )
 
 
 def _crc32(tensor: Tensor) -> int:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // semisparse._core: cpp/core for numpy arrays, without torch. Documented and made convenient by
-// semisparse/runtime.py.
+// semisparse/runtime.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
