@@ -66,9 +66,7 @@ def check_tensors(contents: Contents, names: Collection[str], crc32: Callable[[s
                     f"tensor {name!r} does not match its checksum: the file is damaged, copy it again"
                 )
     if extra := set(names) - {name for graph in contents.graphs for name in graph.tensors}:
-        raise ValueError(
-            f"there is a tensor {min(extra)!r} that the graph does not declare; write the file again"
-        )
+        raise ValueError(f"there is a tensor {min(extra)!r} that no graph declares; write the file again")
 
 
 def _sized(text: str) -> Contents:
