@@ -66,7 +66,8 @@ def check_tensors(contents: Contents, names: Collection[str], crc32: Callable[[s
                     f"tensor {name!r} does not match its checksum: the file is damaged, copy it again"
                 )
     if extra := set(names) - {name for graph in contents.graphs for name in graph.tensors}:
-        raise ValueError(f"there is a tensor {min(extra)!r} that no graph declares; write the file again")
+        declared = "no graph declares" if contents.sized else "the graph does not declare"
+        raise ValueError(f"there is a tensor {min(extra)!r} that {declared}; write the file again")
 
 
 def _sized(text: str) -> Contents:
