@@ -68,14 +68,18 @@ def _app():
         output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path(
             "model.safetensors"
         ),
+        strict: Annotated[
+            bool, typer.Option("--strict", help="Fail if a sparse layer would run densely, and say why.")
+        ] = False,
     ) -> None:
         """Convert a trained checkpoint to a model file for deployment."""
         import semisparse as ss
         from semisparse.train.run import load_run
 
         trained = load_run(run)
-        ss.save(ss.convert(trained.model, trained.example()), output)
-        typer.echo(ss.statistics(trained.model))
+        fast = ss.convert(trained.model, trained.example(), strict=strict)
+        ss.save(fast, output)
+        typer.echo(ss.statistics(fast))
         typer.echo(f"wrote {output}")
 
     @train.command("classify", context_settings=_PASS_THROUGH, add_help_option=False)

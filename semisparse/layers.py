@@ -26,7 +26,7 @@ class LayerRecord:
         residual: whether a residual addition is fused.
         activation: the fused activation, or "none".
         reasons: why sparsity of the layer is not, or not wholly, used; why `semisparse::conv2d` does not run
-            it. Empty where all is well, and for linear layers.
+            it. Empty where all is well.
         notes: why something next to the layer could not be folded or fused.
     """
 
@@ -45,6 +45,12 @@ class LayerRecord:
     activation: str = "none"
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def wasted(self) -> bool:
+        """Whether training removed something here that is computed all the same; `reasons` says why."""
+        sparse = self.weight_sparsity > 0 or self.column_sparsity > 0
+        return bool(self.reasons) and (sparse or self.packed)  # a packed layer has reasons only for its mask
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""

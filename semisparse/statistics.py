@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from semisparse import masking
 from semisparse.converted import ConvertedModel, pack_weight
 from semisparse.graph import TensorRef
+from semisparse.recipe import LayerRecipe, Recipe
 from semisparse.sized import SizedModel
+from semisparse.structure import Structure, find_structure
 
 __all__ = ["LayerStatistics", "Statistics", "statistics"]
 
@@ -27,9 +30,8 @@ class LayerStatistics:
         weight_shape: (out channels, in channels / groups, kernel height, kernel width), or (out, in).
         groups: channel groups of a convolution.
         output_size: (OH, OW); None if unknown, () for linear layers.
-        scheme: the sparsity found in the weights: dense, structured (whole filters or input channels),
-            pattern (3x3 kernels with their centre and at most three other weights, or none at all), or
-            unstructured.
+        scheme: the sparsity of the weights: what their zeros show (see `Structure`), or what the recipe says.
+        structure: what the zeros show in detail.
         weight_sparsity: fraction of the weights that are zero.
         column_sparsity: fraction of the output pixels that the column mask removes.
         macs_dense: of the layer without sparsity; None if the output size is unknown.
@@ -37,7 +39,7 @@ class LayerStatistics:
         bytes_dense: the weights as an array.
         bytes_packed: the weights in the operator's format; None if it cannot run the layer.
         bytes_csr: the weights in compressed sparse rows with int32 indices.
-        reasons: why sparsity of the layer is not used (converted models only, see `LayerRecord`).
+        reasons: why sparsity of the layer is not used, or not there although the recipe asks for it.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LayerStatistics:
     groups: int
     output_size: tuple[int, ...] | None
     scheme: str
+    structure: Structure
     weight_sparsity: float
     column_sparsity: float
     macs_dense: int | None
@@ -80,22 +83,25 @@ class Statistics:
 
     def __str__(self) -> str:
         rows = [_HEADER, *map(_row, self.layers)]
+        left = _HEADER.index("weights")  # names to the left, numbers to the right
         removed = f"{1 - self.macs_kept / self.macs_dense:.1%} fewer" if self.macs_dense else "-"
         totals = [
             _count(self.macs_dense),
             _count(self.macs_kept),
             *map(_size, (self.bytes_dense, self.bytes_packed)),
         ]
-        rows.append(["total", "", "", "", "", "", removed, *totals, _size(self.bytes_csr)])
+        rows.append(["total", *[""] * left, removed, *totals, _size(self.bytes_csr), ""])
         widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-        lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
+        lines = ["  ".join(_align(row, widths, left)).rstrip() for row in rows]
         rule = "-" * max(map(len, lines))
-        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-        lines += [f"{x.name}: {'; '.join(x.reasons)}" for x in self.layers if x.reasons]
-        return "\n".join(lines)
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def statistics(model: nn.Module, example_input: Tensor | Sequence[Tensor] | None = None) -> Statistics:
+def statistics(
+    model: nn.Module,
+    example_input: Tensor | Sequence[Tensor] | None = None,
+    recipe: Recipe | None = None,
+) -> Statistics:
     """Sparsity, multiply-accumulates and sizes of every convolution and linear layer.
 
     Args:
@@ -103,18 +109,29 @@ def statistics(model: nn.Module, example_input: Tensor | Sequence[Tensor] | None
         example_input: tensor or tensors that forward takes. With it, output sizes are measured by running the
             model once in eval mode. Without it, they are known for layers with a column mask and for
             converted models.
+        recipe: what a training model is trained with. Layers then have the scheme that it says, and a reason
+            where it asks for sparsity that is not there.
 
     Returns:
         `Statistics`; print it for a table.
+
+    Raises:
+        ValueError: the recipe does not fit the model, or the model is converted: recipes name its training
+            model's layers.
     """
     if isinstance(model, SizedModel):  # the layers of all sizes share their weights
         model = model.models[0]
     if isinstance(model, ConvertedModel):
+        if recipe is not None:
+            raise ValueError(
+                "a recipe belongs to the training model; call statistics(model, x, recipe) on it"
+            )
         return Statistics(tuple(_converted_layers(model)))
     sizes = {} if example_input is None else _output_sizes(model, example_input)
+    asked = {} if recipe is None else recipe.resolve(model)
     return Statistics(
         tuple(
-            _training_layer(name, module, sizes.get(module))
+            _as_asked(_training_layer(name, module, sizes.get(module)), asked.get(name))
             for name, module in model.named_modules()
             if isinstance(module, _KINDS)
         )
@@ -165,6 +182,19 @@ def _training_layer(name: str, module: nn.Module, sizes: list[tuple] | None) -> 
     return _layer(name, kind, weight, getattr(module, "groups", 1), sizes, mask, packed)
 
 
+def _as_asked(layer: LayerStatistics, asked: LayerRecipe | None) -> LayerStatistics:
+    """The layer under the name of the recipe's scheme, with a reason where the recipe is not met."""
+    if asked is None:
+        return layer
+    reasons = list(layer.reasons)
+    if asked.sparse_weights and layer.weight_sparsity == 0:
+        reasons.append("the recipe removes weights here, but none is zero: training has not come that far")
+    if asked.columns.ratio > 0 and layer.column_sparsity == 0:
+        reasons.append("the recipe removes columns here, but all are there: training has not come that far")
+    scheme = layer.scheme if asked.scheme == "dense" else asked.scheme
+    return dataclasses.replace(layer, scheme=scheme, reasons=tuple(reasons))
+
+
 def _converted_layers(model: ConvertedModel):
     nodes = {node.name: node for node in model.graph.nodes}
     for record in model.layers:
@@ -192,6 +222,7 @@ def _layer(
     reasons: tuple[str, ...] = (),
 ) -> LayerStatistics:
     columns = 0.0 if mask is None else 1 - mask.sum().item() / mask.numel()
+    structure = find_structure(weight, groups)
     nonzero = int(weight.count_nonzero())
     positions = None if sizes is None else sum(count for _, count in sizes)
     kept = positions if mask is None or sizes is None else len(sizes) * int(mask.sum())
@@ -201,7 +232,8 @@ def _layer(
         weight_shape=tuple(weight.shape),
         groups=groups,
         output_size=None if sizes is None else sizes[-1][0],
-        scheme=_scheme(weight),
+        scheme=structure.scheme,
+        structure=structure,
         weight_sparsity=1 - nonzero / max(1, weight.numel()),
         column_sparsity=columns,
         macs_dense=None if positions is None else weight.numel() * positions,
@@ -213,30 +245,14 @@ def _layer(
     )
 
 
-def _scheme(weight: Tensor) -> str:
-    """Which kind of sparsity the zeros of a weight form; the vocabulary is that of recipes."""
-    used = weight != 0
-    if bool(used.all()):
-        return "dense"
-    by_filter = used.flatten(1).any(1)
-    by_channel = used.transpose(0, 1).flatten(1).any(1)
-    if bool(used[by_filter][:, by_channel].all()):
-        return "structured"
-    if weight.dim() == 4 and tuple(weight.shape[2:]) == (3, 3):
-        kernels = used.flatten(2)
-        counts = kernels.sum(2)
-        # PatDNN: every kernel that is left keeps its centre and three of the other eight weights.
-        if bool(((counts == 0) | ((counts <= 4) & kernels[:, :, 4])).all()):
-            return "pattern"
-    return "unstructured"
-
-
 def _snake(name: str) -> str:
     """'ConvTranspose2d' -> 'conv_transpose2d'."""
     return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
-_HEADER = "layer|kind|weight|output|scheme|weights|columns|MACs|kept|bytes|packed|CSR".split("|")
+_HEADER = (
+    "layer|kind|weight|output|scheme|structure|weights|columns|MACs|kept|bytes|packed|CSR|not used".split("|")
+)
 
 
 def _row(layer: LayerStatistics) -> list[str]:
@@ -245,12 +261,14 @@ def _row(layer: LayerStatistics) -> list[str]:
     sparsities = [f"{layer.weight_sparsity:.1%}", f"{layer.column_sparsity:.1%}"]
     counts = [_count(layer.macs_dense), _count(layer.macs_kept)]
     sizes = [_size(n) for n in (layer.bytes_dense, layer.bytes_packed, layer.bytes_csr)]
-    return [layer.name, layer.kind, shape, size, layer.scheme, *sparsities, *counts, *sizes]
+    names = [layer.name, layer.kind, shape, size, layer.scheme, str(layer.structure)]
+    return [*names, *sparsities, *counts, *sizes, "; ".join(layer.reasons)]
 
 
-def _align(row: list[str], widths: list[int]) -> list[str]:
+def _align(row: list[str], widths: list[int], left: int) -> list[str]:
     return [
-        cell.ljust(w) if i < 5 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        cell.rjust(w) if left <= i < len(row) - 1 else cell.ljust(w)
+        for i, (cell, w) in enumerate(zip(row, widths, strict=True))
     ]
 
 

@@ -45,7 +45,7 @@ class Fusion:
         activation: name in the operator's vocabulary.
         stride, padding, dilation: as integers, also where the model says "same".
         packed: whether `semisparse::conv2d` computes it; nothing is fused otherwise.
-        reasons: why not, or why its mask is not used.
+        reasons: why not, or why its mask or the zeros of its weight are not used.
         notes: why something next to it is not fused.
     """
 
@@ -121,7 +121,7 @@ class _Planner:
 
     def start(self, node: fx.Node) -> Fusion | None:
         if node.target is aten.linear.default:
-            return Fusion(node, "linear", node)
+            return Fusion(node, "linear", node, reasons=self._linear_reasons(node))
         if node.target in _OTHER_CONV:
             kind = _OTHER_CONV[node.target]
             return Fusion(
@@ -136,6 +136,12 @@ class _Planner:
             mask = self.constants[marker.args[1]]
             fusion.mask_node, fusion.mask = marker, None if bool(mask.all()) else mask
         return fusion
+
+    def _linear_reasons(self, node: fx.Node) -> list[str]:
+        weight = self.constants.get(arguments(node)["weight"])
+        if weight is None or bool(weight.all()):
+            return []
+        return ["linear layers run densely: their zero weights cost as much as the others"]
 
     def extend(self, fusion: Fusion) -> None:
         """Follow the chain from a supported convolution as far as it can be fused."""

@@ -41,16 +41,16 @@ def convert(
             (code that treats a batch of one specially is not seen). Height and width stay free too if no
             layer has a column mask and the model's code does not depend on them; otherwise other sizes are
             refused when the converted model runs.
-        strict: raise if `semisparse::conv2d` cannot run a convolution, or cannot use its mask, instead of
-            computing it densely. Either way the reason is in `layers`.
+        strict: raise if sparsity would be computed densely: if a layer has removed weights or a column mask
+            and no operator of semisparse can use them. Either way the reason is in `layers`.
         free_size: False fixes height and width to the example's, which makes conversion several times faster.
 
     Returns:
         A `ConvertedModel`: call it, `save` it, look at its `layers` (what was done, and why not more).
 
     Raises:
-        ValueError: the model cannot be captured, changes its own state, or, if `strict`, has a layer that is
-            not supported.
+        ValueError: the model cannot be captured, changes its own state, or, if `strict`, has a sparse layer
+            that would run densely.
     """
     if not isinstance(model, nn.Module) or isinstance(model, ConvertedModel):
         raise ValueError(
@@ -68,11 +68,11 @@ def convert(
     traced = trace(model, example, free_size)
     lowering = _Lowering(traced, plan(traced), _input_names(model, len(example)))
     graph = lowering.graph()
-    if strict and (refused := [r for r in lowering.records if r.reasons]):
-        lines = "\n".join(f"  {record.name}: {'; '.join(record.reasons)}" for record in refused)
+    if strict and (wasted := [record for record in lowering.records if record.wasted]):
+        lines = "\n".join(f"  {record.name}: {'; '.join(record.reasons)}" for record in wasted)
         raise ValueError(
-            f"{len(refused)} of {len(lowering.records)} layers cannot be run by semisparse::conv2d:\n{lines}"
-            "\nChange these layers, or convert with strict=False to run them densely"
+            f"{len(wasted)} of {len(lowering.records)} layers are sparse but would run densely:\n{lines}"
+            "\nChange these layers, leave them out of the recipe, or convert with strict=False to accept it"
         )
     return ConvertedModel(graph, lowering.tensors)
 

@@ -280,8 +280,11 @@ class TestDenseFallback:
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
         assert not any(layer.packed for layer in fast.layers)
         assert reason in fast.layers[0].reasons[0]
-        with pytest.raises(ValueError, match="strict=False"):
-            ss.convert(model, inputs, strict=True)
+        if fast.layers[0].wasted:
+            with pytest.raises(ValueError, match="sparse but would run densely(.|\n)*strict=False"):
+                ss.convert(model, inputs, strict=True)
+        else:
+            ss.convert(model, inputs, strict=True)  # nothing is lost by running a dense layer densely
         return fast
 
     def test_float64(self):
@@ -292,7 +295,8 @@ class TestDenseFallback:
 
     def test_float16(self):
         model = Net(lambda s, x: s.conv(x), conv=conv()).half()
-        self.check(mask_randomly(model, X.half()), X.half(), reason="torch.float16")
+        fast = self.check(mask_randomly(model, X.half()), X.half(), reason="torch.float16")
+        assert fast.layers[0].wasted
 
     @pytest.mark.filterwarnings("ignore:Using padding='same'")
     def test_even_kernel_with_same_padding(self):
@@ -314,8 +318,22 @@ class TestDenseFallback:
     def test_transposed(self):
         model = Net(lambda s, x: s.layer(x), layer=nn.ConvTranspose2d(4, 6, 3, 2))
         fast = self.check(model, X, reason="conv_transpose2d")
+        assert not fast.layers[0].wasted
+        with torch.no_grad():
+            model.layer.weight[0] = 0
+        assert self.check(model, X, reason="conv_transpose2d").layers[0].wasted
         layer = ss.statistics(fast).layers[0]
         assert layer.output_size == (19, 17) and layer.macs_dense == 4 * 6 * 9 * 9 * 8
+
+
+def test_zeros_of_linear_layers_are_not_lost_in_silence():
+    model = Net(lambda s, x: s.fc(x), fc=nn.Linear(8, 4))
+    assert not ss.convert(model, X, strict=True).layers[0].reasons
+    with torch.no_grad():
+        model.fc.weight[:, 0] = 0
+    assert "linear layers run densely" in ss.convert(model, X).layers[0].reasons[0]
+    with pytest.raises(ValueError, match="fc: linear layers run densely"):
+        ss.convert(model, X, strict=True)
 
 
 def test_another_hook_between_convolution_and_mask():
