@@ -66,11 +66,8 @@ class Sparsifier:
         self.recipe, self.total_steps = recipe, total_steps
         self.steps = 0
         layers = recipe.resolve(self.model)
-        self.weights = WeightSparsity(
-            self.model,
-            {n: x for n, x in layers.items() if x.scheme != "dense" or x.connectivity > 0},
-            total_steps,
-        )
+        sparse = {name: layer for name, layer in layers.items() if layer.sparse_weights}
+        self.weights = WeightSparsity(self.model, sparse, total_steps)
         self.columns = {name: layer.columns for name, layer in layers.items() if layer.columns.ratio > 0}
         self._modules = {name: self.model.get_submodule(name) for name in self.columns}
         self.sizes = output_sizes(self.model, self._modules, example_input)

@@ -6,12 +6,11 @@ from torch import Tensor
 
 from semisparse.recipe import LayerRecipe
 
-from .grouping import spread, unit_means
+from .boxes import Boxes
 from .scheme import PLAIN, Context, keep_largest
 
 
 def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context = PLAIN) -> Tensor:
     """Keep the layer's kernels with the largest L2 norm; a unit of `settings.group` filters shares them."""
-    energy = weight.detach().flatten(2).float().square().sum(-1)
-    keep = keep_largest(unit_means(energy, settings.group, context), ratio)
-    return spread(keep, len(weight), settings.group, context)[:, :, None, None].expand(weight.shape)
+    kernels = Boxes(tuple(weight.shape), settings.group, 1, whole_kernels=True, context=context)
+    return kernels.expand(keep_largest(kernels.mean_squares(weight), ratio, kernels.sizes))

@@ -104,9 +104,8 @@ class WeightSparsity:
             return True
         settings = self.layers[name].settings
         window = (settings.end - settings.begin) * self.total_steps
-        return (steps - round(settings.begin * self.total_steps)) % max(
-            round(window / UPDATES), INTERVAL
-        ) == 0
+        every = settings.every or max(round(window / UPDATES), INTERVAL)
+        return (steps - round(settings.begin * self.total_steps)) % every == 0
 
     @torch.no_grad()
     def _begin(self, names: list[str]) -> None:
