@@ -11,8 +11,8 @@ from torch import nn
 
 import semisparse as ss
 from semisparse.converted import ConvertedModel
-from semisparse.eval import peers
-from semisparse.eval.latency import Comparison, compare
+from semisparse.eval.latency import Comparison
+from semisparse.eval.peers import ENGINES, Candidate, race
 from semisparse.eval.result import Result, Row, write
 from semisparse.info import collect
 from semisparse.train.data import ClassificationData, load_data
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "--peers",
         default="torch,onnxruntime",
         metavar="NAMES",
-        help=f"engines for the dense network, of {','.join(peers.ENGINES)}; those not installed are named",
+        help=f"engines for the dense network, of {','.join(ENGINES)}; those not installed are named",
     )
     result.add_argument(
         "--output-dir", metavar="DIR", help="for eval.json and eval.png (default: the first run's)"
@@ -140,14 +140,19 @@ def measure(
             raise ValueError(f"two of the networks are called {name!r}; rename one directory or file")
     progress = progress or Progress(enabled=False)
     evaluation = _Evaluation(data, progress)
-    missing = evaluation.add_peers(dense, engines, threads) if dense else {}
+    if dense:
+        evaluation.add_peers(dense, engines)
     for run in trained:
         evaluation.add_run(run)
     for file in files:
         evaluation.add_network(Path(file).stem, ss.load(file))
     progress.print(f"latency: {rounds} interleaved rounds of {len(evaluation.rows)} candidates")
-    comparison = compare(evaluation.calls, threads=threads, rounds=rounds)
-    _fill_latency(evaluation.rows, comparison)
+    found = race(evaluation.candidates, evaluation.example, threads=threads, rounds=rounds)
+    missing = {row.engine: found.missing[row.key] for row in evaluation.rows if row.key in found.missing}
+    if "semisparse" in missing:
+        raise RuntimeError(f"semisparse could not be timed: {missing['semisparse']}")
+    rows = [row for row in evaluation.rows if row.key not in found.missing]
+    _fill_latency(rows, found.comparison)
     conditions = {
         "model": trained[0].options["model"] if trained else names[0],
         "data": data.name,
@@ -155,28 +160,26 @@ def measure(
         "batch": 1,
         "threads": threads,
     }
-    return Result(evaluation.rows, evaluation.differences, missing, evaluation.masks, conditions, collect())
+    return Result(rows, evaluation.differences, missing, evaluation.masks, conditions, collect())
 
 
 class _Evaluation:
-    """Collects rows (accuracy measured, latency not yet) and the calls to time for them."""
+    """Collects rows (accuracy measured, latency not yet) and what to time for them."""
 
     def __init__(self, data: ClassificationData, progress: Progress):
         self.data, self.progress = data, progress
         self.images = next(iter(data.val))[0].contiguous()
         self.example = self.images[:1].clone()
         self.rows: list[Row] = []
-        self.calls: dict[str, peers.Call] = {}
+        self.candidates: list[Candidate] = []
         self.differences: dict[str, float] = {}
         self.masks: dict[str, torch.Tensor] = {}
 
-    def add_peers(self, dense: Run, engines: Sequence[str], threads: int) -> dict[str, str]:
+    def add_peers(self, dense: Run, engines: Sequence[str]) -> None:
         """The dense network in other engines; its accuracy is measured once, in torch."""
         found = self._accuracy(dense.name, dense.model)
-        ready, missing = peers.build(engines, dense.model, self.example, threads)
-        for engine, call in ready.items():
-            self._add(Row(dense.name, engine, 0.0, found.top1, found.top5), call)
-        return missing
+        for engine in engines:
+            self._add(Row(dense.name, engine, 0.0, found.top1, found.top5), dense.model)
 
     def add_run(self, run: Run) -> None:
         """Convert a run, compare its scores with the trained network's, add it."""
@@ -191,13 +194,12 @@ class _Evaluation:
         found = self._accuracy(f"{name}, converted", network)
         work = ss.statistics(network)
         removed = 1 - work.macs_kept / work.macs_dense if work.macs_dense else 0.0
-        example = self.example
-        self._add(Row(name, "semisparse", removed, found.top1, found.top5), lambda: network(example))
+        self._add(Row(name, "semisparse", removed, found.top1, found.top5), network)
         self.masks = self.masks or network.column_masks()
 
-    def _add(self, row: Row, call: peers.Call) -> None:
+    def _add(self, row: Row, model: nn.Module) -> None:
         self.rows.append(row)
-        self.calls[row.key] = call
+        self.candidates.append(Candidate(row.key, row.engine, model))
 
     def _accuracy(self, name: str, model: nn.Module) -> Accuracy:
         with self.progress.task(f"accuracy of {name}", len(self.data.val)) as advance:

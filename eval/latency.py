@@ -118,12 +118,12 @@ def compare(
     if rounds < 1 or warmup < 0:
         raise ValueError(f"rounds must be at least 1 and warmup at least 0, got {rounds} and {warmup}")
     names = list(candidates)
-    with fixed_threads(threads), torch.inference_mode(), _no_garbage_collection():
+    with fixed_threads(threads), torch.inference_mode(), no_garbage_collection():
         repeats = {}
         for name in names:
             for _ in range(warmup):
                 candidates[name]()
-            repeats[name] = max(1, math.ceil(BURST_SECONDS / min(_timed(candidates[name], 2))))
+            repeats[name] = max(1, math.ceil(BURST_SECONDS / min(timed(candidates[name], 2))))
         samples: dict[str, list[float]] = {name: [] for name in names}
         medians: dict[str, list[float]] = {name: [] for name in names}
         started = time.perf_counter()
@@ -135,7 +135,7 @@ def compare(
                 if threads > 1:
                     time.sleep(SETTLE_SECONDS)
                 candidates[name]()
-                burst = _timed(candidates[name], repeats[name])
+                burst = timed(candidates[name], repeats[name])
                 samples[name] += burst
                 medians[name].append(1e3 * statistics.median(burst))
     return Comparison({name: Latency.of(samples[name]) for name in names}, medians, threads)
@@ -146,7 +146,8 @@ def random_input(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _timed(call: Callable[[], object], repeats: int) -> list[float]:
+def timed(call: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each of `repeats` calls."""
     clock = time.perf_counter
     result = []
     for _ in range(repeats):
@@ -165,7 +166,8 @@ def _quantile(ordered: list[float], q: float) -> float:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector from running inside a timed call."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,8 @@
-"""Latency of a whole network with columns removed from its layers, before any training.
+"""Latency of a whole network at a pretended sparsity, before any training: `semisparse plan`.
 
-`python -m semisparse.eval.network` prints the table of README: medians of interleaved calls in one run.
-Weights are random, masks are imposed; for a trained network use `semisparse eval classify`.
+`python -m semisparse.eval.network` prints the table of README: medians of interleaved calls in one run, each
+candidate in a process of its own. Weights are random, sparsity is imposed; for a trained network use
+`semisparse eval classify`.
 """
 
 from __future__ import annotations
@@ -9,109 +10,142 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 import semisparse as ss
 from semisparse._files import replace_atomically
-from semisparse.eval import imposed, peers
-from semisparse.eval.latency import Comparison, compare, random_input
-from semisparse.eval.peers import Call
-from semisparse.eval.result import text_table
+from semisparse._table import text_table
+from semisparse.converted import ConvertedModel
+from semisparse.eval import imposed
+from semisparse.eval.imposed import Imposed
+from semisparse.eval.latency import random_input
+from semisparse.eval.models import load_model
+from semisparse.eval.peers import ENGINES, Candidate, Race, race
+from semisparse.eval.peers.main import show_progress
 from semisparse.info import collect
-from semisparse.recipe import Columns
-from semisparse.train.models import make_classifier
 
-SPARSITIES = (imposed.columns(0.0), imposed.columns(0.3), imposed.columns(0.3, "run16"))
+SETTINGS = (
+    "dense",
+    "columns=0.3",
+    "columns=0.3+granularity=run16",
+    "connectivity=0.72+group=4+columns=0.3",
+    "pattern+group=4+columns=0.3",
+    "pattern+group=4+connectivity=0.72+columns=0.3",
+)
+PEERS = ("torch", "torch.compile", "onnxruntime", "openvino", "ncnn", "mnn", "litert")
 
 
-def random_network(name: str, size: int, seed: int = 0) -> nn.Module:
-    """An eval-mode classifier whose activations look trained: BatchNorm statistics are those of random input.
-
-    Without that, activations of an untrained network explode or vanish, and arithmetic on denormals is slow.
-    """
-    torch.manual_seed(seed)
-    model = make_classifier(name, 1000).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model(random_input(8, 3, size, size, seed=seed))
-    return model.eval()
+def converted(model: nn.Module, setting: Imposed, example: Tensor) -> ConvertedModel:
+    """A converted copy of `model` with the sparsity of `setting`."""
+    return ss.convert(imposed.impose(copy.deepcopy(model), setting, example), example, free_size=False)
 
 
 def measure(
-    name: str,
-    sparsities: Sequence[Columns],
+    model: nn.Module,
+    settings: Sequence[Imposed],
+    example: Tensor,
     *,
-    size: int = 224,
     threads: int = 1,
-    rounds: int = 30,
+    rounds: int = 20,
     engines: Sequence[str] = ("torch", "onnxruntime"),
-) -> tuple[dict[str, Call], Comparison, dict[str, str]]:
-    """Time a classifier converted at each sparsity, and the dense one in other engines, interleaved, batch 1.
+    progress: Callable[[str], object] = lambda text: None,
+) -> tuple[Race, dict[str, ConvertedModel]]:
+    """Time a network converted at each setting, and the dense one on other engines, interleaved.
 
     Returns:
-        The timed calls by name, their latencies, and for each engine that is not installed the reason.
+        The race, whose labels are engines and settings, and the converted networks by setting.
     """
-    model, example = random_network(name, size), random_input(1, 3, size, size)
-    calls, missing = peers.build(engines, model, example, threads)
-    for setting in sparsities:
-        sparse = copy.deepcopy(model)
-        imposed.impose_columns(sparse, setting, example)
-        calls[imposed.label(setting)] = _call(ss.convert(sparse, example), example)
-    return calls, compare(calls, threads=threads, rounds=rounds), missing
+    networks = {str(setting): converted(model, setting, example) for setting in settings}
+    candidates = [Candidate(name, name, model) for name in engines]
+    candidates += [Candidate(label, "semisparse", network) for label, network in networks.items()]
+    return race(candidates, example, threads=threads, rounds=rounds, progress=progress), networks
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="semisparse plan",
+        description="How fast would a network be at a given sparsity? Timed before any training, with the "
+        "dense network on other engines in the same run.",
+    )
+    result.add_argument(
+        "--model",
+        default="resnet18",
+        help="a torchvision classifier (random weights) or an exported program (.pt2)",
+    )
+    result.add_argument(
+        "--imposed",
+        action="append",
+        metavar="SETTING",
+        help="what to remove: 'pattern+group=4+connectivity=0.72,columns=0.3', also '; 1x1:block=0.75' for "
+        "layers of a kind, or the name of a recipe; may be repeated (default: " + " | ".join(SETTINGS) + ")",
+    )
+    result.add_argument("--size", type=int, default=224, metavar="PIXELS", help="side of the input image")
+    result.add_argument("--threads", type=int, nargs="+", default=[1])
+    result.add_argument("--rounds", type=int, default=20)
+    result.add_argument(
+        "--peers",
+        default=",".join(PEERS),
+        metavar="NAMES",
+        help=f"of {','.join(ENGINES)} (default: %(default)s)",
+    )
+    result.add_argument(
+        "--layers", action="store_true", help="also a table of every layer for the last setting"
+    )
+    result.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print and optionally store the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m semisparse.eval.network",
-        description="Latency of a classifier, random weights, dense and with columns removed.",
-    )
-    parser.add_argument("--model", default="resnet18", help="a torchvision classifier")
-    parser.add_argument("--size", type=int, default=224, metavar="PIXELS")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--peers", default="torch,onnxruntime", help=f"engines of {','.join(peers.ENGINES)}")
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
+    texts = args.imposed or SETTINGS
+    # Our own dense network is what sparsity is compared with.
+    settings = [imposed.parse(text) for text in dict.fromkeys(["dense", *texts])]
+    model, _ = load_model(args.model, args.size)
+    example = random_input(1, 3, args.size, args.size)
     results = []
-    missing: dict[str, str] = {}
     for threads in args.threads:
-        _, found, missing = measure(
-            args.model,
-            SPARSITIES,
-            size=args.size,
+        found, networks = measure(
+            model,
+            settings,
+            example,
             threads=threads,
             rounds=args.rounds,
             engines=[name for name in args.peers.split(",") if name],
+            progress=show_progress,
         )
         results.append({"model": args.model, "size": args.size} | found.as_dict())
         print(f"\n{args.model} at {args.size} px, batch 1, float32, {threads} thread(s):")
-        print(text_table(_rows(found)), flush=True)
-    for name, reason in missing.items():
-        print(f"not compared with {name}: {reason}")
+        print(report(found, networks), flush=True)
+    if args.layers:
+        last = networks[str(settings[-1])]
+        print(f"\n{settings[-1]}, layer by layer:\n{ss.explain(last, example, threads=args.threads[-1])}")
     if args.json:
         with replace_atomically(args.json) as file:
             file.write(json.dumps({"machine": collect(), "networks": results}, indent=1).encode())
 
 
-def _rows(found: Comparison) -> list[list[str]]:
-    ours = imposed.label(SPARSITIES[0])
-    engines = [name for name in found.latency if name not in map(imposed.label, SPARSITIES)]
-    rows = [["", "median ms", "p10-p90", *(f"x {name}" for name in engines), "x own dense"]]
-    for name, latency in found.latency.items():
-        against = [f"{found.speedup(name, other):.2f}" for other in [*engines, ours]]
-        rows.append([name, f"{latency.median:.2f}", f"{latency.p10:.2f}-{latency.p90:.2f}", *against])
-    return rows
-
-
-def _call(network: nn.Module, example: torch.Tensor) -> Call:
-    return lambda: network(example)
+def report(found: Race, networks: dict[str, ConvertedModel]) -> str:
+    """A line for each candidate: latency, and how many times faster than the fastest engine and than our own
+    dense."""
+    best = found.fastest(among=[name for name in ENGINES if name != "semisparse"])
+    baselines = {f"x {best}" if best else "": best, "x own dense": "dense"}
+    baselines = {title: label for title, label in baselines.items() if label in found.comparison.latency}
+    rows = [["", "MACs", "median ms", "p10-p90", *baselines]]
+    for label, latency in found.comparison.latency.items():
+        removed = ""
+        if label in networks:
+            work = ss.statistics(networks[label])
+            removed = f"{work.macs_kept / work.macs_dense:.0%}" if work.macs_dense else ""
+        against = [f"{found.comparison.speedup(label, other):.2f}" for other in baselines.values()]
+        rows.append(
+            [label, removed, f"{latency.median:.2f}", f"{latency.p10:.2f}-{latency.p90:.2f}", *against]
+        )
+    lines = [text_table(rows)] + ([f"fastest dense engine: {best}"] if best else [])
+    return "\n".join(lines + [f"not timed: {label}: {reason}" for label, reason in found.missing.items()])
 
 
 if __name__ == "__main__":

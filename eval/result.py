@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from semisparse._files import replace_atomically
+from semisparse._table import text_table
 
 
 @dataclass
@@ -94,19 +94,6 @@ def write(result: Result, directory: Path) -> list[Path]:
 
 def _label(row: Row) -> str:
     return row.network if row.sparse else f"{row.network}, {row.engine}"
-
-
-def text_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Align columns, the first `left` to the left; the first row is the header."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def _cells(row: Row) -> list[str]:

@@ -1,0 +1,11 @@
+"""Other engines: the baselines that a sparse network has to beat, each in a process of its own.
+
+`race` times candidates against each other, `python -m semisparse.eval.peers` does so for one model and every
+engine, and says which of them wins.
+"""
+
+from semisparse.eval.peers.candidates import Candidate
+from semisparse.eval.peers.engines import ENGINES
+from semisparse.eval.peers.race import Race, race
+
+__all__ = ["ENGINES", "Candidate", "Race", "race"]

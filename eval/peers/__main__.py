@@ -1,0 +1,3 @@
+from semisparse.eval.peers.main import main
+
+main()
