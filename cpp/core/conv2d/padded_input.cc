@@ -72,4 +72,21 @@ void copy_padded(const Conv2dGeometry& g, const RowRunKernels& kernels, const Co
     copy_strided(g, image + c * s[1], s, std::min(kChannelBlock, count - c), out + c * plane);
 }
 
+int64_t images_per_slab(const Conv2dGeometry& g) {
+  const int64_t image_bytes = 4 * padded_plane(g) * g.in_channels();
+  return std::clamp<int64_t>((int64_t{8} << 20) / image_bytes, 1, std::max<int64_t>(g.batch, 1));
+}
+
+void copy_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
+                 int64_t first, int64_t count, float* out, Parallel& parallel) {
+  const int64_t plane = padded_plane(g), channels = g.in_channels();
+  // Enough work in a task to be worth handing out.
+  const int64_t together = std::max<int64_t>(1, 65536 / plane), copies = (channels + together - 1) / together;
+  parallel.run(count * copies, [&](int64_t task) {
+    const int64_t n = task / copies, c = task % copies * together;
+    copy_padded(g, kernels, input, first + n, c, std::min(together, channels - c),
+                out + (n * channels + c) * plane);
+  });
+}
+
 }  // namespace semisparse

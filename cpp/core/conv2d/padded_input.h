@@ -53,4 +53,11 @@ void copy_rows(const Conv2dGeometry& g, const RowRunKernels& kernels, const Cons
 void copy_padded(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,
                  int64_t first, int64_t count, float* out);
 
+// Images whose padded copies are made and used together: 8 MiB of them, at least one.
+int64_t images_per_slab(const Conv2dGeometry& g);
+
+// Padded copies of images [first, first + count), all channels, one after the other.
+void copy_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
+                 int64_t first, int64_t count, float* out, Parallel& parallel);
+
 }  // namespace semisparse

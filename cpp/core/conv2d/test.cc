@@ -2,12 +2,17 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <string>
 #include <thread>
 
 #include "core/base/error.h"
+#include "core/conv2d/algorithm.h"
 #include "core/conv2d/conv2d.h"
 #include "core/testing/random.h"
+#include "core/weights/format.h"
+#include "core/winograd/winograd.h"
 
 using namespace semisparse;
 using semisparse::testing::poisoned;
@@ -47,6 +52,10 @@ std::unique_ptr<Problem> draw(Random& r) {
   g.pad_w = r.chance(0.8) ? g.pad_h : r.between(0, 3);
   g.dilation_h = r.one_of<int64_t>({1, 1, 1, 2, 9});
   g.dilation_w = r.chance(0.8) ? g.dilation_h : r.between(1, 20);
+  if (r.chance(0.35)) {  // what Winograd can do
+    g.weight = {g.weight.out_channels, r.chance(0.1) ? 200 : r.between(1, 9), 3, 3, 1};
+    g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 1;
+  }
   const int64_t reach_h = g.dilation_h * (g.weight.kernel_h - 1) + 1;
   const int64_t reach_w = g.dilation_w * (g.weight.kernel_w - 1) + 1;
   g.in_h = std::max<int64_t>(1, reach_h - 2 * g.pad_h) + (r.chance(0.2) ? 0 : r.between(0, 24));
@@ -93,16 +102,25 @@ std::string describe(const Conv2dGeometry& g) {
          "dilation " + s(g.dilation_h) + s(g.dilation_w);
 }
 
-// Rounding errors of a sum of `rows` products grow like the square root of their number.
-void check_close(const std::vector<float>& got, const std::vector<float>& want, int64_t rows) {
+// Rounding errors of a sum of `rows` products grow like the square root of their number; Winograd's
+// transforms make them larger.
+void check_close(const std::vector<float>& got, const std::vector<float>& want, int64_t rows,
+                 bool winograd = false) {
   REQUIRE(got.size() == want.size());
   double worst = 0, scale = 1;
   for (size_t i = 0; i < got.size(); ++i) {
     worst = std::isnan(got[i]) ? 1e9 : std::max(worst, static_cast<double>(std::abs(got[i] - want[i])));
     scale = std::max(scale, static_cast<double>(std::abs(want[i])));
   }
-  CHECK(worst <= (1e-5 + 4e-7 * std::sqrt(static_cast<double>(rows))) * scale);
+  CHECK(worst <= (winograd ? 4 : 1) * (1e-5 + 4e-7 * std::sqrt(static_cast<double>(rows))) * scale);
 }
+
+// Sets the algorithm of all layers while it lives.
+struct Forced {
+  Algorithm before;
+  explicit Forced(Algorithm algorithm) : before(force_algorithm(algorithm)) {}
+  ~Forced() { force_algorithm(before); }
+};
 
 }  // namespace
 
@@ -110,9 +128,14 @@ TEST_CASE(
     "conv2d equals the float64 reference on random problems, packed and plain, for every thread count") {
   ThreadPool one(1), three(3);
   Random r(7);
-  for (int i = 0; i < 600; ++i) {
+  for (int i = 0; i < 800; ++i) {
     auto p = draw(r);
+    const Algorithm algorithm = r.one_of({Algorithm::automatic, Algorithm::automatic, Algorithm::im2col,
+                                          Algorithm::winograd4, Algorithm::winograd2});
+    const Forced forced(algorithm);
+    const bool winograd = algorithm != Algorithm::im2col && winograd_applies(p->g);
     CAPTURE(i);
+    CAPTURE(std::string(algorithm_name(algorithm)));
     CAPTURE(describe(p->g));
     auto want = poisoned(p->outputs()), first = poisoned(p->outputs()), threaded = first, plain = first;
     p->operands.output = want.data();
@@ -123,7 +146,7 @@ TEST_CASE(
     p->operands.output = first.data();
     conv2d(p->g, weight, packed.data(), packed.size(), p->mask_or_null(), p->operands, one);
     const int64_t rows = p->g.weight.in_channels_per_group * p->g.weight.taps();
-    check_close(first, want, rows);
+    check_close(first, want, rows, winograd);
     p->operands.output = threaded.data();
     conv2d(p->g, weight, packed.data(), packed.size(), p->mask_or_null(), p->operands, three);
     CHECK(first == threaded);  // bit for bit
@@ -242,4 +265,55 @@ TEST_CASE("bad geometry and a packed weight of another shape are refused in word
   bad.stride_w = 0;
   CHECK(message(bad).find("stride (1, 0)") != std::string::npos);
   CHECK_THROWS_AS(parse_activation("gelu"), Error);
+}
+
+TEST_CASE("an algorithm can be forced on all layers and preferred for one") {
+  Random r(5);
+  Conv2dGeometry g;
+  g.in_h = g.in_w = 12;
+  g.weight = {8, 8, 3, 3, 1};
+  g.pad_h = g.pad_w = 1;
+  const auto input = r.normals(8 * 144), w = r.normals(8 * 8 * 9);
+  const auto packed = pack_weight(w.data(), g.weight);
+  uint64_t checksum;
+  std::memcpy(&checksum, packed.data() + offsetof(PackedHeader, checksum), 8);
+  const PackedInfo info = inspect_packed(packed.data(), packed.size());
+  const auto decide = [&] { return decide_algorithm(g, info, checksum, nullptr); };
+  PackedWeight weight;
+  Serial serial;
+  const auto run = [&] {
+    auto out = poisoned(8 * 144);
+    Conv2dOperands o;
+    o.input = {input.data(), {8 * 144, 144, 12, 1}};
+    o.output = out.data();
+    conv2d(g, weight, packed.data(), packed.size(), nullptr, o, serial);
+    return out;
+  };
+  {
+    const Forced forced(Algorithm::im2col);
+    CHECK(decide() == Algorithm::im2col);
+    const auto exact = run();
+    force_algorithm(Algorithm::winograd4);
+    CHECK(decide() == Algorithm::winograd4);
+    const auto fast = run();  // the plan made for im2col is not used again
+    CHECK(fast != exact);
+    check_close(fast, exact, 72, true);
+    g.stride_h = 2;
+    CHECK(decide() == Algorithm::im2col);  // Winograd does not apply
+    g.stride_h = 1;
+  }
+  const Forced none(Algorithm::automatic);
+  for (const Algorithm a : {Algorithm::im2col, Algorithm::winograd2}) {
+    prefer_algorithm(checksum, 12, 12, a);
+    CHECK(decide() == a);
+    g.in_h = 11;
+    CHECK(decide() == cheapest_algorithm(g, info, nullptr));  // another size
+    g.in_h = 12;
+  }
+  g.dilation_w = 2;
+  CHECK_THROWS_AS(decide(), Error);
+  prefer_algorithm(checksum, 12, 12, Algorithm::automatic);
+  CHECK(decide() == Algorithm::im2col);
+  CHECK(parse_algorithm("winograd4") == Algorithm::winograd4);
+  CHECK_THROWS_AS(parse_algorithm("fft"), Error);
 }

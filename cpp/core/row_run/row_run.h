@@ -108,4 +108,8 @@ const std::vector<const RowRunKernels*>& row_run_kernels();
 // The best one that this machine supports, or the one named by SEMISPARSE_ISA.
 const RowRunKernels& selected_kernels();
 
+// Rows of the widest panel of a plan that fill 5/8 of the L1 cache; the rest is for sums and weights on their
+// way.
+int64_t panel_rows_in_cache(const ColumnPlan& plan);
+
 }  // namespace semisparse

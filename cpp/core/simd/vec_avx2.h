@@ -59,6 +59,16 @@ struct Vec {
     const __m256 pairs = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0));  // a0 a2 b0 b2, a4 a6 b4 b6
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), _MM_SHUFFLE(3, 1, 2, 0)));
   }
+  static SEMISPARSE_INLINE Reg odd(Reg a, Reg b) {
+    const __m256 pairs = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(3, 1, 3, 1));  // a1 a3 b1 b3, a5 a7 b5 b7
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), _MM_SHUFFLE(3, 1, 2, 0)));
+  }
+  static SEMISPARSE_INLINE Reg zip_low(Reg a, Reg b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+  }
+  static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+  }
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return _mm256_permutevar8x32_ps(a, i); }
 
   static SEMISPARSE_INLINE Mask mask(uint32_t bits) {

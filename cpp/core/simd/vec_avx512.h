@@ -50,6 +50,15 @@ struct Vec {
   static SEMISPARSE_INLINE Reg even(Reg a, Reg b) {
     return permute2(a, b, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
   }
+  static SEMISPARSE_INLINE Reg odd(Reg a, Reg b) {
+    return permute2(a, b, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+  }
+  static SEMISPARSE_INLINE Reg zip_low(Reg a, Reg b) {
+    return permute2(a, b, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+  }
+  static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) {
+    return permute2(a, b, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+  }
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return _mm512_permutexvar_ps(i, a); }
 
   static SEMISPARSE_INLINE Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }

@@ -55,6 +55,9 @@ struct Vec {
     return vreinterpretq_f32_u8(vqtbl2q_u8({{vreinterpretq_u8_f32(a), vreinterpretq_u8_f32(b)}}, i));
   }
   static SEMISPARSE_INLINE Reg even(Reg a, Reg b) { return vuzp1q_f32(a, b); }
+  static SEMISPARSE_INLINE Reg odd(Reg a, Reg b) { return vuzp2q_f32(a, b); }
+  static SEMISPARSE_INLINE Reg zip_low(Reg a, Reg b) { return vzip1q_f32(a, b); }
+  static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) { return vzip2q_f32(a, b); }
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) {
     return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), i));
   }

@@ -70,6 +70,11 @@ struct Vec {
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) { return __builtin_shuffle(a, b, i); }
   // Lanes 0, 2, 4, ... of a ++ b.
   static SEMISPARSE_INLINE Reg even(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{0, 2, 4, 6}); }
+  // Lanes 1, 3, 5, ... of a ++ b.
+  static SEMISPARSE_INLINE Reg odd(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{1, 3, 5, 7}); }
+  // Lanes of a and b in turn: the first lanes / 2 of each, and the others.
+  static SEMISPARSE_INLINE Reg zip_low(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{0, 4, 1, 5}); }
+  static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{2, 6, 3, 7}); }
   // r[l] = a[i[l]] for 0 <= i[l] < lanes.
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return __builtin_shuffle(a, i); }
 

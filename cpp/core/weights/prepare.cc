@@ -12,23 +12,25 @@ namespace {
 
 // One group's filters spread out for sorting: which of a block's 4 filters use a row, and with which weights.
 struct GroupTable {
-  size_t rows = 0;                          // channels * taps
+  size_t rows = 0;  // channels * taps
+  size_t planes = 1;
   std::vector<std::vector<uint8_t>> users;  // [block][row], bit f: filter f of the block
-  std::vector<std::vector<float>> weights;  // [block][row * 4 + f]
+  std::vector<std::vector<float>> weights;  // [block][(row * 4 + f) * planes + plane]
 
-  void reset(size_t blocks, size_t row_count) {
+  void reset(size_t blocks, size_t row_count, size_t plane_count) {
     rows = row_count;
+    planes = plane_count;
     users.assign(blocks, {});
     weights.assign(blocks, {});
   }
-  void add(size_t position, size_t row, float w) {
+  void add(size_t position, size_t row, const float* w) {
     const size_t block = position / kBlockFilters, f = position % kBlockFilters;
     if (users[block].empty()) {
       users[block].assign(rows, 0);
-      weights[block].assign(rows * kBlockFilters, 0.0f);
+      weights[block].assign(rows * kBlockFilters * planes, 0.0f);
     }
     users[block][row] = static_cast<uint8_t>(users[block][row] | 1u << f);
-    weights[block][row * kBlockFilters + f] = w;
+    std::copy_n(w, planes, &weights[block][(row * kBlockFilters + f) * planes]);
   }
 };
 
@@ -50,9 +52,9 @@ std::vector<PreparedWeight::Chunk> cut_channels(const PreparedWeight::Group& gro
   return chunks;
 }
 
-// Appends one group, table -> chunks of sorted runs.
+// Appends one group, table -> chunks of sorted runs. `weights`: of each plane.
 void append_group(const GroupTable& table, size_t taps, int chunk_channels, PreparedWeight::Group group,
-                  PreparedWeight* out) {
+                  PreparedWeight* out, std::vector<std::vector<float>>* weights) {
   const size_t blocks = table.users.size();
   const size_t all_channels = table.rows / taps;
   for (size_t c = 0; c < all_channels; ++c) {
@@ -82,8 +84,11 @@ void append_group(const GroupTable& table, size_t taps, int chunk_channels, Prep
           if (subset != 15 && !sorted[subset].empty()) runs.counts[0] = 1;
           for (const auto& entry : sorted[subset]) {
             out->rows.push_back(entry.first);
-            for (int f = 0; f < kBlockFilters; ++f)
-              if (subset >> f & 1) out->weights.push_back(table.weights[b][entry.second * kBlockFilters + f]);
+            for (size_t f = 0; f < kBlockFilters; ++f) {
+              if (!(subset >> f & 1)) continue;
+              const float* const w = &table.weights[b][(entry.second * kBlockFilters + f) * table.planes];
+              for (size_t p = 0; p < table.planes; ++p) (*weights)[p].push_back(w[p]);
+            }
           }
         }
       }
@@ -93,8 +98,16 @@ void append_group(const GroupTable& table, size_t taps, int chunk_channels, Prep
   out->groups.push_back(std::move(group));
 }
 
-// The kernels may read 4 weights where fewer are used.
-void finish(PreparedWeight* out) {
+// Puts the planes one after the other and sets the blocks' pointers.
+void finish(std::vector<std::vector<float>> weights, PreparedWeight* out) {
+  out->planes = static_cast<int>(weights.size());
+  out->plane_weights = weights[0].size();
+  out->weights = std::move(weights[0]);
+  for (size_t p = 1; p < weights.size(); ++p) {
+    out->weights.insert(out->weights.end(), weights[p].begin(), weights[p].end());
+    std::vector<float>().swap(weights[p]);
+  }
+  // The kernels may read 4 weights where fewer are used.
   out->weights.insert(out->weights.end(), kBlockFilters, 0.0f);
   out->rows.shrink_to_fit();
   out->weights.shrink_to_fit();
@@ -125,6 +138,11 @@ void check_chunk(const WeightShape& shape, int chunk_channels) {
 }  // namespace
 
 std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels) {
+  return prepare_planes(bytes, size, chunk_channels, {});
+}
+
+std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_t size, int chunk_channels,
+                                                     const KernelPlanes& planes) {
   const PayloadView view = checked_payload(bytes, size);
   auto out = std::make_shared<PreparedWeight>();
   out->shape = header_shape(view.header);
@@ -134,18 +152,31 @@ std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_
 
   // Positions come in order, so one group's table at a time is enough.
   struct Fill final : KernelVisitor {
+    const KernelPlanes& planes;
     PreparedWeight* out;
     int chunk_channels;
-    size_t taps;
+    size_t rows;  // of a channel
+    std::vector<std::vector<float>> weights;
+    std::vector<float> taps, values;
     int64_t group = -1;
     GroupTable table;
+    Fill(const KernelPlanes& p, PreparedWeight* prepared, int chunk)
+        : planes(p),
+          out(prepared),
+          chunk_channels(chunk),
+          rows(p.transform != nullptr ? 1 : static_cast<size_t>(prepared->shape.taps())),
+          weights(static_cast<size_t>(p.count)),
+          taps(static_cast<size_t>(prepared->shape.taps())),
+          values(static_cast<size_t>(p.count)) {}
     void advance(int64_t to) {
       while (group < to) {
-        if (group >= 0) append_group(table, taps, chunk_channels, start_group(out->shape, group), out);
+        if (group >= 0)
+          append_group(table, rows, chunk_channels, start_group(out->shape, group), out, &weights);
         if (++group < out->shape.groups) {
           const auto next = start_group(out->shape, group);
           table.reset(static_cast<size_t>(next.blocks),
-                      static_cast<size_t>(out->shape.in_channels_per_group) * taps);
+                      static_cast<size_t>(out->shape.in_channels_per_group) * rows,
+                      static_cast<size_t>(planes.count));
         }
       }
     }
@@ -153,19 +184,24 @@ std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_
                 const float* w) override {
       const int64_t per_group = out->shape.out_channels / out->shape.groups;
       advance(position / per_group);
-      for (int i = 0; i < count; ++i)
-        if (w[i] != 0.0f)  // -0.0 is stored, but adds nothing
-          table.add(static_cast<size_t>(position % per_group), static_cast<size_t>(channel) * taps + tap[i],
-                    w[i]);
+      const size_t at = static_cast<size_t>(position % per_group), row = static_cast<size_t>(channel) * rows;
+      bool any = false;
+      for (int i = 0; i < count; ++i) any = any || w[i] != 0.0f;  // -0.0 is stored, but adds nothing
+      if (planes.transform == nullptr) {
+        for (int i = 0; i < count; ++i)
+          if (w[i] != 0.0f) table.add(at, row + tap[i], &w[i]);
+      } else if (any) {
+        std::fill(taps.begin(), taps.end(), 0.0f);
+        for (int i = 0; i < count; ++i) taps[tap[i]] = w[i];
+        planes.transform(planes.argument, taps.data(), values.data());
+        table.add(at, row, values.data());
+      }
     }
-  } fill;
-  fill.out = out.get();
-  fill.chunk_channels = chunk_channels;
-  fill.taps = static_cast<size_t>(shape.taps());
+  } fill(planes, out.get(), chunk_channels);
   fill.advance(0);
   visit_kernels(view, fill);
   fill.advance(shape.groups);
-  finish(out.get());
+  finish(std::move(fill.weights), out.get());
   return out;
 }
 
@@ -179,7 +215,7 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
   // Every row is used by every filter of its block: no sorting, just the interleaving of 4 filters.
   const size_t taps = static_cast<size_t>(shape.taps());
   const size_t filter_size = static_cast<size_t>(shape.in_channels_per_group) * taps;
-  out->weights.resize(static_cast<size_t>(shape.elements()));
+  std::vector<std::vector<float>> weights(1, std::vector<float>(static_cast<size_t>(shape.elements())));
   size_t at = 0;
   for (int64_t g = 0; g < shape.groups; ++g) {
     PreparedWeight::Group group = start_group(shape, g);
@@ -197,7 +233,7 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
         out->blocks.push_back(runs);
         const float* from =
             weight + static_cast<size_t>(group.first_position + b * kBlockFilters) * filter_size + begin;
-        float* to = out->weights.data() + at;
+        float* to = weights[0].data() + at;
         for (size_t r = 0; r < rows; ++r)
           for (int f = 0; f < width; ++f) *to++ = from[static_cast<size_t>(f) * filter_size + r];
         at += rows * static_cast<size_t>(width);
@@ -206,7 +242,7 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
     }
     out->groups.push_back(std::move(group));
   }
-  finish(out.get());
+  finish(std::move(weights), out.get());
   return out;
 }
 

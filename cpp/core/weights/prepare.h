@@ -33,14 +33,27 @@ struct PreparedWeight {
   std::vector<RunBlock> blocks;  // pointers into rows and weights
   std::vector<uint16_t> rows;
   std::vector<float> weights;
+  // Winograd: a kernel is one row (taps play no part), with one weight in each of so many planes; a block's
+  // weights of plane p lie p * plane_weights floats further on.
+  int planes = 1;
+  size_t plane_weights = 0;
 
   size_t bytes() const {
     return rows.size() * sizeof(uint16_t) + weights.size() * sizeof(float) + blocks.size() * sizeof(RunBlock);
   }
 };
 
+// How a kernel's taps (row-major, zeros included) become its weights in several planes.
+struct KernelPlanes {
+  int count = 1;
+  void (*transform)(int argument, const float* taps, float* planes) = nullptr;
+  int argument = 0;
+};
+
 // `chunk_channels`: channels (with all their taps) in a chunk, at least 1.
 std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels);
+std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_t size, int chunk_channels,
+                                                     const KernelPlanes& planes);
 std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const WeightShape& shape,
                                                     int chunk_channels);
 

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/conv2d/algorithm.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <utility>
+
+#include "core/base/error.h"
+#include "core/row_run/row_run.h"
+#include "core/winograd/winograd.h"
+
+namespace semisparse {
+namespace {
+
+constexpr Algorithm kAll[] = {Algorithm::automatic, Algorithm::im2col, Algorithm::winograd4,
+                              Algorithm::winograd2};
+
+struct Settings {
+  std::mutex mutex;
+  Algorithm forced = Algorithm::automatic;
+  std::map<std::tuple<uint64_t, int64_t, int64_t>, Algorithm> preferred;
+  std::atomic<uint32_t> generation{0};
+  Settings() {
+    const char* const name = std::getenv("SEMISPARSE_ALGORITHM");
+    if (name != nullptr && *name != '\0') forced = parse_algorithm(name);
+  }
+};
+
+Settings& settings() {
+  static Settings instance;
+  return instance;
+}
+
+int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+// Costs in multiply-adds of the row-run kernel, fitted to the layers of bench_conv2d.
+double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
+  const double columns = static_cast<double>(round_up(kept, selected_kernels().lanes));
+  const double rows = static_cast<double>(g.weight.in_channels_per_group * g.weight.groups * g.weight.taps());
+  return static_cast<double>(w.nonzeros) / static_cast<double>(g.weight.groups) * columns +
+         6 * rows * columns;
+}
+
+double winograd_cost(int tile, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
+  const int lanes = selected_kernels().lanes;
+  const int64_t tiles = round_up(count_tiles(tile, g.out_h(), g.out_w(), mask), lanes);
+  const double planes = winograd_planes(tile), t = static_cast<double>(tiles);
+  // One or two vectors of tiles leave the multiply-add units waiting for sums and weights.
+  const double waiting = tiles == lanes ? 2.0 : tiles == 2 * lanes ? 1.3 : 1.0;
+  return planes * static_cast<double>(w.kernels) * t * waiting +
+         10 * planes * t * static_cast<double>(g.in_channels() + g.out_channels());
+}
+
+}  // namespace
+
+Algorithm parse_algorithm(std::string_view name) {
+  std::string known;
+  for (const Algorithm a : kAll) {
+    if (name == algorithm_name(a)) return a;
+    known += (known.empty() ? "" : ", ") + std::string(algorithm_name(a));
+  }
+  fail("unknown algorithm '", std::string(name), "': expected one of ", known, ".");
+}
+
+const char* algorithm_name(Algorithm algorithm) {
+  switch (algorithm) {
+    case Algorithm::im2col:
+      return "im2col";
+    case Algorithm::winograd4:
+      return "winograd4";
+    case Algorithm::winograd2:
+      return "winograd2";
+    case Algorithm::automatic:
+      break;
+  }
+  return "automatic";
+}
+
+bool algorithm_applies(Algorithm algorithm, const Conv2dGeometry& geometry) {
+  return algorithm == Algorithm::automatic || algorithm == Algorithm::im2col || winograd_applies(geometry);
+}
+
+Algorithm cheapest_algorithm(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
+  if (!winograd_applies(g)) return Algorithm::im2col;
+  const int64_t pixels = g.out_h() * g.out_w();
+  const int64_t kept =
+      mask == nullptr ? pixels : pixels - static_cast<int64_t>(std::count(mask, mask + pixels, uint8_t{0}));
+  Algorithm best = Algorithm::im2col;
+  double least = im2col_cost(g, w, kept);
+  for (const auto& [algorithm, tile] :
+       {std::pair{Algorithm::winograd4, 4}, std::pair{Algorithm::winograd2, 2}}) {
+    const double cost = winograd_cost(tile, g, w, mask);
+    if (cost < least) {
+      least = cost;
+      best = algorithm;
+    }
+  }
+  return best;
+}
+
+Algorithm force_algorithm(Algorithm algorithm) {
+  Settings& s = settings();
+  std::lock_guard<std::mutex> lock(s.mutex);
+  ++s.generation;
+  return std::exchange(s.forced, algorithm);
+}
+
+void prefer_algorithm(uint64_t checksum, int64_t in_h, int64_t in_w, Algorithm algorithm) {
+  Settings& s = settings();
+  std::lock_guard<std::mutex> lock(s.mutex);
+  ++s.generation;
+  if (algorithm == Algorithm::automatic)
+    s.preferred.erase({checksum, in_h, in_w});
+  else
+    s.preferred[{checksum, in_h, in_w}] = algorithm;
+}
+
+Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, uint64_t checksum,
+                           const uint8_t* mask) {
+  Settings& s = settings();
+  Algorithm forced, preferred = Algorithm::automatic;
+  {
+    std::lock_guard<std::mutex> lock(s.mutex);
+    forced = s.forced;
+    const auto at = s.preferred.find({checksum, g.in_h, g.in_w});
+    if (at != s.preferred.end()) preferred = at->second;
+  }
+  if (forced != Algorithm::automatic) return algorithm_applies(forced, g) ? forced : Algorithm::im2col;
+  if (preferred != Algorithm::automatic) {
+    check(algorithm_applies(preferred, g), "algorithm '", algorithm_name(preferred),
+          "' is preferred for this layer, but computes 3x3 kernels of stride 1, dilation 1 and one group "
+          "only: tune "
+          "the model again, or load it without its tuning.");
+    return preferred;
+  }
+  return cheapest_algorithm(g, weight, mask);
+}
+
+uint32_t algorithm_settings() {
+  return settings().generation.load(std::memory_order_acquire);
+}
+
+}  // namespace semisparse

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolution as a product with the im2col matrix, packed panel by panel: any kernel, stride, dilation,
+// groups. Skips masked columns and every zero weight.
+#pragma once
+
+#include <memory>
+
+#include "core/columns/column_plan.h"
+#include "core/conv2d/conv2d.h"
+#include "core/weights/prepare.h"
+
+namespace semisparse {
+
+// `dense`: hardly a weight is zero. A few columns past full vectors then become a tail, whose kernel is fast
+// for runs of all four filters only.
+std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& geometry, const uint8_t* mask,
+                                              bool dense);
+
+// Channels in a chunk of the weights.
+int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan);
+
+// `weight`: prepared with that chunk.
+void im2col_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,
+                   const Conv2dOperands& operands, Parallel& parallel);
+
+}  // namespace semisparse

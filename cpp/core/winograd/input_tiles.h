@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a channel's pixels to the planes of its tiles. Tiles lie along the vectors, so pixels are first spread
+// over arrays by their place in a tile (`lane arrays`): array (y, x) holds pixel (y, x) of every tile's
+// patch, tile after tile. After that every step is a plain vector step.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/winograd/algebra.h"
+#include "core/winograd/scratch.h"
+#include "core/winograd/winograd.h"
+
+namespace semisparse {
+
+template <class S, int M>
+struct InputTiles {
+  using Reg = typename S::Reg;
+  using Index = typename S::Index;
+  static constexpr int P = M + 2;
+
+  // M vectors of neighbouring pixels to M vectors of every M-th pixel.
+  static SEMISPARSE_INLINE void split(const float* p, Reg (&out)[M]) {
+    if constexpr (M == 2) {
+      const Reg a = S::loadu(p), b = S::loadu(p + S::lanes);
+      out[0] = S::even(a, b);
+      out[1] = S::odd(a, b);
+    } else {
+      const Reg a = S::loadu(p), b = S::loadu(p + S::lanes);
+      const Reg c = S::loadu(p + 2 * S::lanes), d = S::loadu(p + 3 * S::lanes);
+      const Reg even0 = S::even(a, b), even1 = S::even(c, d), odd0 = S::odd(a, b), odd1 = S::odd(c, d);
+      out[0] = S::even(even0, even1);
+      out[1] = S::even(odd0, odd1);
+      out[2] = S::odd(even0, even1);
+      out[3] = S::odd(odd0, odd1);
+    }
+  }
+
+  // One line of pixels into the arrays (y, 0..P-1), `stride` floats apart, from tile `to` on. Arrays M and
+  // M + 1 hold the first two pixels of the next tile.
+  static SEMISPARSE_INLINE void spread(const float* line, int columns, float* to, size_t stride, Index next) {
+    Reg now[M], then[M];
+    split(line, now);
+    for (int t = 0; t < columns; t += S::lanes) {
+      line += M * S::lanes;
+      // The line buffer ends with the vectors that hold the first pixels past the last tile.
+      if (t + S::lanes <= columns)
+        split(line, then);
+      else
+        for (int i = 0; i < M; ++i) then[i] = now[i];
+      for (int x = 0; x < M; ++x) S::storeu(to + x * stride + t, now[x]);
+      for (int x = 0; x < 2; ++x) S::storeu(to + (M + x) * stride + t, S::permute2(now[x], then[x], next));
+      for (int i = 0; i < M; ++i) now[i] = then[i];
+    }
+  }
+
+  static __attribute__((noinline)) void stage(const TileInputArgs& a, const TileScratch& size,
+                                              float* arrays) {
+    float* const line = a.scratch;
+    const int columns = a.plan->columns;
+    alignas(64) int32_t lane[S::lanes];
+    for (int l = 0; l < S::lanes; ++l) lane[l] = l + 1;
+    const Index next = S::index(lane, 0);
+    // A line is zeros, the pixels, zeros; the zeros stay from line to line.
+    const int64_t begin = a.pad_w, room = static_cast<int64_t>(size.line) - begin;
+    const int64_t pixels = std::min(a.width, room);
+    std::fill(line, line + size.line, 0.0f);
+    for (int32_t row = a.panel->first_y; row <= a.panel->last_y + 1; ++row) {
+      const int lines = row <= a.panel->last_y ? M : 2;
+      float* to = arrays + static_cast<size_t>(row - a.panel->first_y) * static_cast<size_t>(columns);
+      for (int y = 0; y < lines; ++y, to += P * size.array) {
+        const int64_t from = int64_t{row} * M + y - a.pad_h;
+        if (from < 0 || from >= a.height) {
+          for (int x = 0; x < P; ++x)
+            for (int t = 0; t < columns; t += S::lanes) S::storeu(to + x * size.array + t, S::set1(0.0f));
+          continue;
+        }
+        const float* in = a.in + from * a.stride_h;
+        int64_t i = 0;
+        for (; i + S::lanes <= pixels; i += S::lanes) S::storeu(line + begin + i, S::loadu(in + i));
+        if (i < pixels)
+          S::store_n(line + begin + i, static_cast<int>(pixels - i),
+                     S::load_n(in + i, static_cast<int>(pixels - i)));
+        spread(line, columns, to, size.array, next);
+      }
+    }
+  }
+
+  // One vector of tiles. `load(y, x)` gives its pixels (y, x).
+  template <class Load>
+  static SEMISPARSE_INLINE void transform(Load load, float* out, size_t plane_stride) {
+    using Algebra = WinogradAlgebra<S, M>;
+    alignas(64) float half[P * P * S::lanes];
+    for (int x = 0; x < P; ++x) {
+      Reg d[P], t[P];
+      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) d[y] = load(y, x);
+      Algebra::input(d, t);
+      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) S::store(half + (y * P + x) * S::lanes, t[y]);
+    }
+    for (int y = 0; y < P; ++y) {
+      Reg d[P], t[P];
+      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) d[x] = S::load(half + (y * P + x) * S::lanes);
+      Algebra::input(d, t);
+      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) S::store(out + x * plane_stride, t[x]);
+      out += P * plane_stride;
+    }
+  }
+
+  static void run(const TileInputArgs& a) {
+    const ColumnPlan& tiles = *a.plan->tiles;
+    const TileScratch size(*a.plan, S::lanes, a.panel->last_y - a.panel->first_y + 1);
+    float* const arrays = a.scratch + size.line;
+    stage(a, size, arrays);
+    const int columns = a.plan->columns;
+    const float* const origin = arrays - static_cast<ptrdiff_t>(a.panel->first_y) * columns;
+    const auto pixel = [&](int32_t base, int y, int x) {
+      return origin + static_cast<size_t>((y % M) * P + x) * size.array + (base + y / M * columns);
+    };
+    for (int v = 0; v < a.panel->vectors; ++v) {
+      const PackVector& vector = tiles.vectors[static_cast<size_t>(a.panel->first_vector + v)];
+      const PackWindow* const window = tiles.windows.data() + vector.window;
+      float* const out = a.out + v * S::lanes;
+      if (vector.windows == 0) {
+        transform([&](int y, int x) { return S::loadu(pixel(vector.base, y, x)); }, out, a.plane_stride);
+      } else if (vector.windows == 1) {
+        const Index index = S::index(&tiles.indices[static_cast<size_t>(window->index)], 0);
+        transform(
+            [&](int y, int x) {
+              const float* p = pixel(window->base, y, x);
+              return S::permute2(S::loadu(p), S::loadu(p + S::lanes), index);
+            },
+            out, a.plane_stride);
+      } else {
+        transform(
+            [&](int y, int x) {
+              Reg value = S::set1(0.0f);
+              for (int w = 0; w < vector.windows; ++w) {
+                const float* p = pixel(window[w].base, y, x);
+                const Index index = S::index(&tiles.indices[static_cast<size_t>(window[w].index)], 0);
+                value = S::select(S::mask(window[w].lanes),
+                                  S::permute2(S::loadu(p), S::loadu(p + S::lanes), index), value);
+              }
+              return value;
+            },
+            out, a.plane_stride);
+      }
+    }
+  }
+};
+
+}  // namespace semisparse

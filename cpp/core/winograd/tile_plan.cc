@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/winograd/tile_plan.h"
+
+#include <algorithm>
+
+namespace semisparse {
+namespace {
+
+std::vector<uint8_t> tile_mask(int tile, int64_t out_h, int64_t out_w, const uint8_t* mask) {
+  const int64_t columns = (out_w + tile - 1) / tile, rows = (out_h + tile - 1) / tile;
+  std::vector<uint8_t> tiles(static_cast<size_t>(rows * columns), mask == nullptr);
+  if (mask != nullptr)
+    for (int64_t y = 0; y < out_h; ++y)
+      for (int64_t x = 0; x < out_w; ++x)
+        if (mask[y * out_w + x] != 0) tiles[static_cast<size_t>(y / tile * columns + x / tile)] = 1;
+  return tiles;
+}
+
+// Which pixels of a segment are computed: bits of vector j of pixel row y at [y * tile + j].
+void add_pixels(const uint8_t* mask, int lanes, TileSegment* segment, TilePlan* plan) {
+  segment->pixels = static_cast<int32_t>(plan->pixels.size());
+  for (int y = 0; y < plan->tile; ++y) {
+    for (int j = 0; j < plan->tile; ++j) {
+      const int32_t out_y = segment->row * plan->tile + y, out_x = segment->first * plan->tile + j * lanes;
+      uint32_t bits = 0;
+      for (int l = 0; l < lanes; ++l)
+        if (out_y < plan->out_h && out_x + l < plan->out_w && mask[out_y * plan->out_w + out_x + l] != 0)
+          bits |= 1u << l;
+      plan->pixels.push_back(bits);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t count_tiles(int tile, int64_t out_h, int64_t out_w, const uint8_t* mask) {
+  const auto tiles = tile_mask(tile, out_h, out_w, mask);
+  return std::count(tiles.begin(), tiles.end(), 1);
+}
+
+std::shared_ptr<const TilePlan> make_tile_plan(int tile, int32_t out_h, int32_t out_w, const uint8_t* mask,
+                                               const ColumnTiling& tiling) {
+  auto plan = std::make_shared<TilePlan>();
+  plan->tile = tile;
+  plan->out_h = out_h;
+  plan->out_w = out_w;
+  plan->rows = (out_h + tile - 1) / tile;
+  plan->columns = (out_w + tile - 1) / tile;
+  const auto computed = tile_mask(tile, out_h, out_w, mask);
+  ColumnGeometry geometry;
+  geometry.out_h = plan->rows;
+  geometry.out_w = geometry.step_y = plan->columns;
+  geometry.step_x = 1;
+  plan->tiles = make_column_plan(geometry, computed.data(), {tiling.lanes, tiling.max_vectors, 0});
+
+  const int lanes = tiling.lanes;
+  int32_t number = 0;  // of computed tiles so far
+  size_t panel = 0;
+  const auto first_column = [&](size_t p) {
+    return p < plan->tiles->panels.size() ? plan->tiles->panels[p].first_vector * lanes : INT32_MAX;
+  };
+  plan->panels.resize(plan->tiles->panels.size());
+  for (int32_t row = 0; row < plan->rows; ++row) {
+    for (int32_t at = 0; at < plan->columns;) {
+      TileSegment segment;
+      segment.row = row;
+      segment.first = at;
+      segment.index = static_cast<int32_t>(plan->indices.size());
+      int32_t rank = 0;
+      for (; at < plan->columns && segment.count < lanes; ++at) {
+        if (computed[static_cast<size_t>(row * plan->columns + at)] != 0) {
+          if (number == first_column(panel + 1)) {  // this tile is the first of the next panel
+            if (segment.count > 0) break;
+            ++panel;
+            plan->panels[panel].first = static_cast<int32_t>(plan->segments.size());
+          }
+          segment.computed |= 1u << segment.count;
+          plan->indices.push_back(rank++);
+          ++number;
+        } else {
+          plan->indices.push_back(0);
+        }
+        ++segment.count;
+      }
+      plan->indices.resize(static_cast<size_t>(segment.index + lanes), 0);
+      segment.acc = number - rank - first_column(panel);
+      if (rank == 0) segment.acc = 0;
+      if (mask != nullptr) add_pixels(mask, lanes, &segment, plan.get());
+      plan->segments.push_back(segment);
+      ++plan->panels[panel].count;
+    }
+  }
+  return plan;
+}
+
+}  // namespace semisparse

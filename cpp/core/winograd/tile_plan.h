@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which output tiles are computed, cut into panels, and where their pixels go: what a ColumnPlan is to
+// im2col.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/columns/column_plan.h"
+
+namespace semisparse {
+
+// Up to `lanes` neighbouring tiles of one row of tiles that lie in one panel or are not computed. Bit t of
+// `computed`: tile first + t lies in panel column acc + index[t].
+struct TileSegment {
+  int32_t row = 0, first = 0, count = 0;
+  int32_t acc = 0;
+  int32_t index = 0;  // in TilePlan::indices
+  uint32_t computed = 0;
+  // The pixel masks of the segment's tile * tile vectors, pixel rows first, in TilePlan::pixels; -1: no pixel
+  // is masked.
+  int32_t pixels = -1;
+};
+
+struct TilePlan {
+  int tile = 0;
+  int32_t rows = 0, columns = 0;  // of tiles
+  int32_t out_h = 0, out_w = 0;
+  // Tiles as columns: offsets of its vectors and windows count tiles, row-major. Segments are ours.
+  std::shared_ptr<const ColumnPlan> tiles;
+  struct PanelSegments {
+    int32_t first = 0, count = 0;
+  };
+  std::vector<PanelSegments> panels;  // one for each panel of `tiles`
+  std::vector<TileSegment> segments;
+  std::vector<int32_t> indices;
+  std::vector<uint32_t> pixels;
+};
+
+// `mask`: out_h*out_w bytes, 0 = skipped, or null. A tile is skipped if all its pixels are.
+std::shared_ptr<const TilePlan> make_tile_plan(int tile, int32_t out_h, int32_t out_w, const uint8_t* mask,
+                                               const ColumnTiling& tiling);
+
+// Tiles with a pixel that is computed.
+int64_t count_tiles(int tile, int64_t out_h, int64_t out_w, const uint8_t* mask);
+
+}  // namespace semisparse

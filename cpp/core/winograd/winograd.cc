@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/winograd/winograd.h"
+
+#include <algorithm>
+
+#include "core/base/aligned.h"
+#include "core/conv2d/padded_input.h"
+#include "core/cpu/cpu.h"
+#include "core/row_run/row_run.h"
+#include "core/weights/prepare.h"
+#include "core/winograd/scratch.h"
+
+namespace semisparse {
+namespace {
+
+// The input as the tile kernels read it: neighbouring pixels side by side.
+struct Image {
+  const float* data;
+  int64_t channel_stride, height, width, row_stride, pad_h, pad_w;
+};
+
+struct Layer {
+  const Conv2dGeometry& g;
+  const PreparedWeight& weight;
+  const TilePlan& plan;
+  const Conv2dOperands& operands;
+  const RowRunKernels& rows = selected_kernels();
+  const WinogradKernels& tiles = selected_winograd(plan.tile);
+  const PreparedWeight::Group& group = weight.groups[0];
+  const int planes = winograd_planes(plan.tile);
+
+  size_t width(const Panel& panel) const {
+    return static_cast<size_t>(panel.vectors) * static_cast<size_t>(rows.lanes);
+  }
+  // Floats from one plane to the next: a cache line more than it takes, or all planes of a tile would fall
+  // into the same set of the cache.
+  size_t input_stride(const Panel& panel) const { return group.channels.size() * width(panel) + 16; }
+  size_t input_floats(const Panel& panel) const { return static_cast<size_t>(planes) * input_stride(panel); }
+};
+
+// Channels [begin, end) of those that any filter uses, transformed.
+void transform_input(const Layer& l, const Image& image, const Panel& panel, size_t begin, size_t end,
+                     float* out) {
+  static thread_local AlignedBuffer scratch;
+  TileInputArgs args;
+  args.height = image.height;
+  args.width = image.width;
+  args.stride_h = image.row_stride;
+  args.pad_h = image.pad_h;
+  args.pad_w = image.pad_w;
+  args.plan = &l.plan;
+  args.panel = &panel;
+  args.scratch = scratch.reserve(tile_scratch(l.plan));
+  args.plane_stride = l.input_stride(panel);
+  for (size_t c = begin; c < end; ++c) {
+    args.in = image.data + l.group.channels[c] * image.channel_stride;
+    args.out = out + c * l.width(panel);
+    l.tiles.input(args);
+  }
+}
+
+// Blocks of filters [begin, end): products of all planes, then pixels.
+void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float* input, int begin, int end) {
+  static thread_local AlignedBuffer sum_buffer, scratch;
+  const size_t width = l.width(panel), row_bytes = width * sizeof(float);
+  const size_t planes = static_cast<size_t>(l.planes);
+  // So many filters at a time that their sums take a quarter of the L2 cache: every plane of the input comes
+  // to the L1 cache once for all of them.
+  const size_t block_bytes = planes * kBlockFilters * row_bytes;
+  const int together = panel.vectors == 0
+                           ? end - begin
+                           : static_cast<int>(std::max<size_t>(1, cpu_info().l2_bytes / 4 / block_bytes));
+  const size_t plane_stride =
+      static_cast<size_t>(std::min(together, end - begin)) * kBlockFilters * width + 16;
+  float* const sums = sum_buffer.reserve(planes * plane_stride);
+  TileOutputArgs args;
+  args.plane_stride = plane_stride;
+  args.plan = &l.plan;
+  args.panel = &panel;
+  args.scratch = scratch.reserve(tile_scratch(l.plan));
+  args.activation = l.operands.activation;
+  static const float zeros[kBlockFilters] = {};
+  static const RunBlock no_rows;
+  const int64_t pixels = l.g.out_h() * l.g.out_w();
+  for (int first = begin; first < end; first += together) {
+    const int last = std::min(first + together, end);
+    if (panel.vectors > 0) {
+      for (size_t p = 0; p < planes; ++p) {
+        const size_t chunks = std::max<size_t>(1, l.group.chunks.size());
+        for (size_t i = 0; i < chunks; ++i) {
+          const PreparedWeight::Chunk* const chunk = i < l.group.chunks.size() ? &l.group.chunks[i] : nullptr;
+          const float* const panel_rows =
+              chunk == nullptr
+                  ? input
+                  : input + p * l.input_stride(panel) + static_cast<size_t>(chunk->first_channel) * width;
+          for (int b = first; b < last; ++b) {
+            RunBlock runs = no_rows;
+            if (chunk != nullptr) {
+              runs = l.weight.blocks[chunk->first_block + static_cast<size_t>(b)];
+              runs.weights += p * l.weight.plane_weights;
+            }
+            const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
+            if (any || i == 0)
+              l.rows.gemm(panel.vectors, panel_rows, row_bytes, runs, i == 0 ? zeros : nullptr,
+                          sums + p * plane_stride + static_cast<size_t>(b - first) * kBlockFilters * width,
+                          width);
+          }
+        }
+      }
+    }
+    for (int at = first * kBlockFilters; at < std::min(last * kBlockFilters, l.group.filters); ++at) {
+      const int64_t filter = l.weight.filters[static_cast<size_t>(at)];
+      const int64_t offset = (n * l.g.out_channels() + filter) * pixels;
+      args.sums = sums + static_cast<size_t>(at - first * kBlockFilters) * width;
+      args.bias = l.operands.bias != nullptr ? l.operands.bias[filter] : 0.0f;
+      args.fill = l.operands.fill != nullptr ? l.operands.fill[filter] : 0.0f;
+      args.residual = l.operands.residual != nullptr ? l.operands.residual + offset : nullptr;
+      args.output = l.operands.output + offset;
+      l.tiles.output(args);
+    }
+  }
+}
+
+// Whole panels as tasks: nothing is shared, nobody waits.
+void run_panels(const Layer& l, const Image* images, int64_t first, int64_t count, Parallel& parallel) {
+  const int64_t panels = static_cast<int64_t>(l.plan.tiles->panels.size());
+  parallel.run(count * panels, [&](int64_t task) {
+    static thread_local AlignedBuffer buffer;
+    const int64_t n = task / panels;
+    const Panel& panel = l.plan.tiles->panels[static_cast<size_t>(task % panels)];
+    float* const input = buffer.reserve(l.input_floats(panel));
+    if (panel.vectors > 0) transform_input(l, images[n], panel, 0, l.group.channels.size(), input);
+    compute_filters(l, first + n, panel, input, 0, l.group.blocks);
+  });
+}
+
+// Few panels for the threads: first they share the channels of the input, then the filters. No sum is cut, so
+// the result does not depend on the shares.
+void run_shares(const Layer& l, const Image& image, int64_t n, Parallel& parallel) {
+  static thread_local AlignedBuffer buffer;
+  const auto& panels = l.plan.tiles->panels;
+  std::vector<size_t> starts;
+  size_t floats = 0;
+  for (const Panel& panel : panels) {
+    starts.push_back(floats);
+    floats += l.input_floats(panel);
+  }
+  float* const input = buffer.reserve(floats);
+  const int64_t threads = parallel.threads(), panel_count = static_cast<int64_t>(panels.size());
+  // A few more shares than threads, so that one that is late does not keep the others waiting.
+  const size_t channels = l.group.channels.size();
+  const int64_t channel_shares = std::clamp<int64_t>(static_cast<int64_t>(channels) / 8, 1, 2 * threads);
+  parallel.run(panel_count * channel_shares, [&](int64_t task) {
+    const size_t p = static_cast<size_t>(task / channel_shares),
+                 share = static_cast<size_t>(task % channel_shares);
+    const size_t shares = static_cast<size_t>(channel_shares);
+    if (panels[p].vectors > 0)
+      transform_input(l, image, panels[p], channels * share / shares, channels * (share + 1) / shares,
+                      input + starts[p]);
+  });
+  const int64_t blocks = l.group.blocks, filter_shares = std::clamp<int64_t>(blocks / 2, 1, 2 * threads);
+  parallel.run(panel_count * filter_shares, [&](int64_t task) {
+    const size_t p = static_cast<size_t>(task / filter_shares);
+    const int64_t share = task % filter_shares;
+    compute_filters(l, n, panels[p], input + starts[p], static_cast<int>(blocks * share / filter_shares),
+                    static_cast<int>(blocks * (share + 1) / filter_shares));
+  });
+}
+
+}  // namespace
+
+size_t tile_scratch(const TilePlan& plan) {
+  size_t floats = 0;
+  for (const Panel& panel : plan.tiles->panels) {
+    const TileScratch size(plan, plan.tiles->lanes, panel.last_y - panel.first_y + 1);
+    const size_t input = size.line + size.array * static_cast<size_t>(plan.tile * (plan.tile + 2));
+    const size_t output = static_cast<size_t>(panel.vectors * plan.tiles->lanes * plan.tile * plan.tile);
+    floats = std::max({floats, input, output + static_cast<size_t>(plan.tiles->lanes)});
+  }
+  return floats;
+}
+
+bool winograd_applies(const Conv2dGeometry& g) {
+  return g.weight.groups == 1 && g.weight.kernel_h == 3 && g.weight.kernel_w == 3 && g.stride_h == 1 &&
+         g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
+}
+
+void winograd_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const TilePlan& plan,
+                     const Conv2dOperands& operands, Parallel& parallel) {
+  static thread_local AlignedBuffer copy_buffer;
+  const Layer l{g, weight, plan, operands};
+  const int64_t (&s)[4] = operands.input.stride;
+  const bool in_place = s[3] == 1 || g.in_w == 1;
+  const int64_t image_floats = padded_plane(g) * g.in_channels();
+  // A copy serves all panels, so images are copied and computed a few at a time.
+  const int64_t slab = in_place ? g.batch : images_per_slab(g);
+  float* const copy = in_place ? nullptr : copy_buffer.reserve(static_cast<size_t>(slab * image_floats));
+  for (int64_t first = 0; first < g.batch; first += slab) {
+    const int64_t count = std::min(slab, g.batch - first);
+    std::vector<Image> images;
+    for (int64_t n = 0; n < count; ++n) {
+      if (in_place)
+        images.push_back(
+            {operands.input.data + (first + n) * s[0], s[1], g.in_h, g.in_w, s[2], g.pad_h, g.pad_w});
+      else
+        images.push_back(
+            {copy + n * image_floats, padded_plane(g), padded_h(g), padded_w(g), padded_w(g), 0, 0});
+    }
+    if (!in_place) copy_images(g, l.rows, operands.input, first, count, copy, parallel);
+    const int64_t tasks = count * static_cast<int64_t>(plan.tiles->panels.size());
+    if (parallel.threads() == 1 || tasks >= 4 * parallel.threads()) {
+      run_panels(l, images.data(), first, count, parallel);
+    } else {
+      for (int64_t n = 0; n < count; ++n) run_shares(l, images[static_cast<size_t>(n)], first + n, parallel);
+    }
+  }
+}
+
+}  // namespace semisparse

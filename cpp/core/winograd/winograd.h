@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Winograd convolution F(MxM, 3x3), M = 4 or 2, for 3x3 kernels of stride 1 (Lavin & Gray, arXiv:1509.09308).
+//
+// The output is cut into tiles of MxM pixels. With P = M + 2 the input patch of PxP pixels under a tile
+// becomes P*P values, and so does every kernel; for each of these P*P *planes* there is one matrix product
+// [filters x channels] . [channels x tiles], done by the same row-run kernels as im2col: a tile is a column.
+// A whole kernel that is zero (connectivity) is skipped in every plane, and so is a tile whose pixels are all
+// masked. Zeros inside a kernel (patterns) save nothing here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/conv2d/conv2d.h"
+#include "core/winograd/tile_plan.h"
+
+namespace semisparse {
+
+constexpr int winograd_planes(int tile) {
+  return (tile + 2) * (tile + 2);
+}
+
+// One kernel's 9 taps to its planes, row-major. In double: done once for each weight.
+void winograd_transform_weight(int tile, const float* taps, float* planes);
+
+// One channel of a panel: from pixels to the P*P planes of its tiles.
+struct TileInputArgs {
+  const float* in;  // the channel without padding
+  int64_t height, width, stride_h;
+  int64_t pad_h, pad_w;
+  const TilePlan* plan;
+  const Panel* panel;
+  float* scratch;       // tile_scratch() floats
+  float* out;           // plane p, vector v of the panel at out + p * plane_stride + v * lanes
+  size_t plane_stride;  // floats
+};
+
+// One filter of a panel: from the P*P planes of its tiles to output pixels.
+struct TileOutputArgs {
+  const float* sums;  // plane p, vector v of the panel at sums + p * plane_stride + v * lanes
+  size_t plane_stride;
+  const TilePlan* plan;
+  const Panel* panel;
+  float* scratch;  // tile_scratch() floats
+  float bias, fill;
+  const float* residual;  // this filter's output plane, or null
+  float* output;          // this filter's output plane
+  Activation activation;
+};
+
+// One instruction set's kernels for one tile size.
+struct WinogradKernels {
+  const char* isa;
+  const char* name;
+  int tile;
+  void (*input)(const TileInputArgs& args);
+  void (*output)(const TileOutputArgs& args);
+};
+
+// Floats of scratch memory that `input` and `output` need for a panel of the plan.
+size_t tile_scratch(const TilePlan& plan);
+
+// Every kernel set compiled into this library, best first.
+const std::vector<const WinogradKernels*>& winograd_kernels(int tile);
+
+// The set of the selected instruction set.
+const WinogradKernels& selected_winograd(int tile);
+
+// Whether F(tile x tile, 3x3) can compute this convolution at all.
+bool winograd_applies(const Conv2dGeometry& geometry);
+
+struct PreparedWeight;
+
+// `weight` as made with winograd_transform_weight.
+void winograd_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const TilePlan& plan,
+                     const Conv2dOperands& operands, Parallel& parallel);
+
+}  // namespace semisparse
