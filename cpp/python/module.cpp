@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "arrays.h"
+#include "core/conv2d/algorithm.h"
 #include "core/conv2d/conv2d.h"
 #include "core/cpu/cpu.h"
 #include "core/max_pool/max_pool.h"
@@ -224,7 +225,16 @@ PYBIND11_MODULE(_core, m) {
           "nbytes", [](const Packed& self) { return self.bytes.size(); }, "Size of the packed form")
       .def(
           "unpack", [](const Packed& self) { return unpack_bytes(self.bytes.data(), self.bytes.size()); },
-          "The weight as a float32 array; exact inverse of `pack_weight`.");
+          "The weight as a float32 array; exact inverse of `pack_weight`.")
+      .def(
+          "prefer_algorithm",
+          [](const Packed& self, Pair input_size, const std::string& name) {
+            semisparse::prefer_algorithm(self.info.checksum, input_size[0], input_size[1],
+                                         semisparse::parse_algorithm(name));
+          },
+          py::arg("input_size"), py::arg("name"),
+          "What convolutions of inputs of this (height, width) with this weight run; 'automatic' forgets "
+          "it.");
 
   m.def("conv2d", &conv2d_numpy, py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("mask"), py::arg("fill"),
@@ -256,6 +266,12 @@ PYBIND11_MODULE(_core, m) {
       py::arg("packed"));
   m.def("cpu_info", &cpu);
   m.def("kernel_name", &semisparse::kernel_name);
+  m.def(
+      "force_algorithm",
+      [](const std::string& name) {
+        return semisparse::algorithm_name(semisparse::force_algorithm(semisparse::parse_algorithm(name)));
+      },
+      py::arg("name"));
   m.attr("compiler") = kCompiler;
   m.def("set_num_threads", &set_num_threads, py::arg("threads"));
   m.def("get_num_threads", &get_num_threads);

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace semisparse::ops {
@@ -28,6 +29,12 @@ at::Tensor unpack_weight_cpu(const at::Tensor& packed);
 at::Tensor unpack_weight_shaped_cpu(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_t groups);
 at::Tensor max_pool2d_cpu(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
                           at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode);
+
+// Settings of the library, not of a graph.
+std::string force_algorithm(std::string_view name);
+void prefer_algorithm(const at::Tensor& packed, at::IntArrayRef input_size, std::string_view name);
+std::string chosen_algorithm(const at::Tensor& packed, at::IntArrayRef input_size, at::IntArrayRef stride,
+                             at::IntArrayRef padding, at::IntArrayRef dilation, const OptionalTensor& mask);
 
 // Meta: checks and shapes only, also with symbolic sizes (fake tensors, torch.compile, torch.export).
 at::Tensor conv2d_meta(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,

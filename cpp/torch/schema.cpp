@@ -51,6 +51,15 @@ TORCH_LIBRARY(semisparse, m) {
       "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, "
       "bool ceil_mode=False) -> Tensor",
       tags);
+  // Which algorithm a packed convolution runs; see semisparse/algorithms.py.
+  m.def("force_algorithm(str name) -> str", TORCH_FN(semisparse::ops::force_algorithm));
+  m.def("prefer_algorithm(Tensor packed, int[2] input_size, str name) -> ()",
+        TORCH_FN(semisparse::ops::prefer_algorithm));
+  m.def(
+      "chosen_algorithm(Tensor packed, int[2] input_size, int[2] stride=1, int[2] padding=0, int[2] "
+      "dilation=1, "
+      "*, Tensor? mask=None) -> str",
+      TORCH_FN(semisparse::ops::chosen_algorithm));
 }
 
 TORCH_LIBRARY_IMPL(semisparse, CPU, m) {

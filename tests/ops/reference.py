@@ -37,7 +37,8 @@ def double(value):
 def assert_matches(y, args, kwargs):
     """`y` against the formula, element by element, within float32 rounding of the sums' magnitude.
 
-    The bound grows with sum |x||w| at each output element, so a single wrong tap cannot hide in it.
+    The bound grows with sum |x||w| at each output element, so a single wrong tap cannot hide in it; where
+    Winograd applies, with the largest such sum among the pixels of its tiles.
     """
     args, kwargs = [double(a) for a in args], {k: double(v) for k, v in kwargs.items()}
     expected = reference(*args, **kwargs)
@@ -49,6 +50,8 @@ def assert_matches(y, args, kwargs):
         }
         | {"activation": "none"},
     )
+    if args[1].shape[2:] == (3, 3) and y.numel() > 0:
+        magnitude = 1.5 * F.max_pool2d(magnitude, 7, 1, 3)
     assert y.dtype == torch.float32 and y.shape == expected.shape and y.is_contiguous()
     assert not y.isnan().any(), "an output element was not written, or holds NaN"
     error = (y.double() - expected).abs() / (3e-6 * magnitude + 2e-6)

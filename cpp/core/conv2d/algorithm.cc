@@ -121,14 +121,13 @@ void prefer_algorithm(uint64_t checksum, int64_t in_h, int64_t in_w, Algorithm a
     s.preferred[{checksum, in_h, in_w}] = algorithm;
 }
 
-Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, uint64_t checksum,
-                           const uint8_t* mask) {
+Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, const uint8_t* mask) {
   Settings& s = settings();
   Algorithm forced, preferred = Algorithm::automatic;
   {
     std::lock_guard<std::mutex> lock(s.mutex);
     forced = s.forced;
-    const auto at = s.preferred.find({checksum, g.in_h, g.in_w});
+    const auto at = s.preferred.find({weight.checksum, g.in_h, g.in_w});
     if (at != s.preferred.end()) preferred = at->second;
   }
   if (forced != Algorithm::automatic) return algorithm_applies(forced, g) ? forced : Algorithm::im2col;

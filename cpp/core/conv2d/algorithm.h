@@ -27,14 +27,12 @@ Algorithm cheapest_algorithm(const Conv2dGeometry& geometry, const PackedInfo& w
 // and debugging; thread safe.
 Algorithm force_algorithm(Algorithm algorithm);
 
-// What one layer runs, found by measuring: the layer is known by its weights' checksum (bytes 56 to 63 of the
-// packed tensor) and its input size. `automatic` forgets it. Throws Error if it does not apply to such a
-// layer when the layer is run next.
+// What one layer runs, found by measuring: the layer is known by PackedInfo::checksum and its input size.
+// `automatic` forgets it. Throws Error if it does not apply to such a layer when the layer is run next.
 void prefer_algorithm(uint64_t checksum, int64_t in_h, int64_t in_w, Algorithm algorithm);
 
 // What to run, all of the above considered.
-Algorithm decide_algorithm(const Conv2dGeometry& geometry, const PackedInfo& weight, uint64_t checksum,
-                           const uint8_t* mask);
+Algorithm decide_algorithm(const Conv2dGeometry& geometry, const PackedInfo& weight, const uint8_t* mask);
 
 // Changes whenever one of the above settings does: decisions made under another number are stale.
 uint32_t algorithm_settings();

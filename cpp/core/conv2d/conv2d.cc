@@ -13,7 +13,6 @@
 #include "core/conv2d/algorithm.h"
 #include "core/conv2d/im2col.h"
 #include "core/row_run/row_run.h"
-#include "core/weights/format.h"
 #include "core/winograd/winograd.h"
 
 namespace semisparse {
@@ -56,7 +55,6 @@ void check_shape(const WeightShape& found, const WeightShape& expected) {
 struct PackedWeight::Impl {
   mutable std::mutex mutex;
   std::optional<PackedInfo> info;
-  uint64_t checksum = 0;
   // Prepared weights by Winograd tile (0: im2col) and channels in a chunk.
   std::map<std::pair<int, int>, std::shared_ptr<const PreparedWeight>> prepared;
   std::list<std::shared_ptr<const LayerPlan>> plans;  // most recently used first
@@ -92,7 +90,6 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   if (!info) {
     const PackedInfo found = inspect_packed(packed, size);
     check_shape(found.shape, g.weight);
-    std::memcpy(&checksum, packed + offsetof(PackedHeader, checksum), sizeof checksum);
     info = found;
   }
   check_shape(info->shape, g.weight);
@@ -111,7 +108,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   plan->masked = mask != nullptr;
   if (mask != nullptr) plan->mask.assign(mask, mask + g.out_h() * g.out_w());
   plan->settings = current;
-  plan->algorithm = decide_algorithm(g, *info, checksum, mask);
+  plan->algorithm = decide_algorithm(g, *info, mask);
   if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
     plan->weight = prepare(0, im2col_chunk(g, *plan->columns), packed, size);

@@ -2,8 +2,6 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstddef>
-#include <cstring>
 #include <string>
 #include <thread>
 
@@ -11,7 +9,6 @@
 #include "core/conv2d/algorithm.h"
 #include "core/conv2d/conv2d.h"
 #include "core/testing/random.h"
-#include "core/weights/format.h"
 #include "core/winograd/winograd.h"
 
 using namespace semisparse;
@@ -275,10 +272,9 @@ TEST_CASE("an algorithm can be forced on all layers and preferred for one") {
   g.pad_h = g.pad_w = 1;
   const auto input = r.normals(8 * 144), w = r.normals(8 * 8 * 9);
   const auto packed = pack_weight(w.data(), g.weight);
-  uint64_t checksum;
-  std::memcpy(&checksum, packed.data() + offsetof(PackedHeader, checksum), 8);
   const PackedInfo info = inspect_packed(packed.data(), packed.size());
-  const auto decide = [&] { return decide_algorithm(g, info, checksum, nullptr); };
+  const uint64_t checksum = info.checksum;
+  const auto decide = [&] { return decide_algorithm(g, info, nullptr); };
   PackedWeight weight;
   Serial serial;
   const auto run = [&] {

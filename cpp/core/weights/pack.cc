@@ -154,9 +154,10 @@ PackedInfo inspect_packed(const uint8_t* bytes, size_t size) {
   PackedInfo info;
   info.shape = header_shape(h);
   info.nonzeros = h.nonzeros;
-  info.kernels = h.kernels;
-  info.patterns = h.patterns;
   info.dense = h.layout == kDense;
+  info.kernels = info.dense ? info.shape.out_channels * info.shape.in_channels_per_group : h.kernels;
+  info.patterns = h.patterns;
+  info.checksum = h.checksum;
   return info;
 }
 

@@ -25,10 +25,11 @@ struct WeightShape {
 
 struct PackedInfo {
   WeightShape shape;
-  int64_t nonzeros = 0;  // stored weights
-  int64_t kernels = 0;   // (filter, channel) pairs with at least one stored weight
-  int64_t patterns = 0;  // distinct non-empty kernel shapes
-  bool dense = false;    // stored without indices because that is smaller
+  int64_t nonzeros = 0;   // stored weights
+  int64_t kernels = 0;    // (filter, channel) pairs with at least one stored weight; all of them if `dense`
+  int64_t patterns = 0;   // distinct non-empty kernel shapes
+  bool dense = false;     // stored without indices because that is smaller
+  uint64_t checksum = 0;  // of the packed bytes: tells weights apart
 };
 
 // `weight`: elements() floats, contiguous in (OC, IC/groups, KH, KW) order. Every weight whose bits are not
