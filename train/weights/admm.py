@@ -75,28 +75,29 @@ class Admm(Method):
         """One step of Z, U, Y and V.
 
         The row for the log, over the layers `names`: `rho`; `residual`, |W - Z| / |W|; `changed`, share of
-        kernels whose pattern (or other structure) is another one than before; with connectivity
-        `connectivity_residual`, |W - Y| / |W|, and `connectivity_changed`, share of kernels that went or came
-        back.
+        kernels whose pattern (or other structure) is another one than before, among those that Y keeps; with
+        connectivity `connectivity_residual`, |W - Y| / |W|, and `connectivity_changed`, share of all kernels
+        that went or came back.
         """
         total, residuals = 0.0, [0.0, 0.0]
-        changed, kernels = [0, 0], 0
+        changed, counted = [0, 0], [0, 0]
         for name in names:
             layer, before = self.layers[name], self._copies.get(name)
             weight = layer.weight.detach()
             now = self._advance(layer, weight, before, progress[name])
             self._copies[name] = now
             total += weight.square().sum().item()
-            kernels += weight.shape[:2].numel()
-            for i, copy in enumerate(now):
+            kernels = torch.ones_like(now[-1].kept) if len(now) == 1 else now[1].kept
+            for i, (copy, among) in enumerate(zip(now, (kernels, torch.ones_like(kernels)), strict=False)):
                 residuals[i] += (weight - copy.value).square().sum().item()
+                counted[i] += int(_kernels(among).sum())
                 if before is not None:
-                    changed[i] += int((copy.kept != before[i].kept).flatten(2).any(-1).sum())
+                    changed[i] += int(_kernels((copy.kept != before[i].kept) & among).sum())
         keys = (("residual", "changed"), ("connectivity_residual", "connectivity_changed"))
         row = {"step": step, "rho": max(self._rho[name] for name in names)}
         for i in range(max(len(self._copies[name]) for name in names)):
             row[keys[i][0]] = (residuals[i] / max(total, 1e-30)) ** 0.5
-            row[keys[i][1]] = changed[i] / kernels
+            row[keys[i][1]] = changed[i] / max(counted[i], 1)
         return row
 
     def _advance(
@@ -136,6 +137,10 @@ class Admm(Method):
             ]
             for name, values in state.items()
         }
+
+
+def _kernels(flags: Tensor) -> Tensor:
+    return flags.flatten(2).any(-1) if flags.dim() > 2 else flags
 
 
 def _advance(before: _Copy | None, weight: Tensor, shrink: float, structure) -> _Copy:

@@ -14,7 +14,7 @@ from semisparse.train.optimize import WeightAverage
 def recipe(**more):
     settings = {"scheme": "pattern", "group": 2, "connectivity": 0.5, "begin": 0.1, "end": 0.6, **more}
     if settings.get("method", "admm") == "admm":
-        settings.setdefault("rho", 5.0)
+        settings.setdefault("rho", 20.0)
     return Recipe({"_default": settings, "_skip": ["1x1", "stem", "depthwise", "linear"]})
 
 
@@ -65,10 +65,10 @@ def test_weights_are_led_to_their_structure_and_stay_there():
     training = Training(recipe()).run(80)
     residuals = [row["residual"] for row in training.log]
     assert [row["step"] for row in training.log] == list(range(8, 48, 4))
-    assert residuals[-1] < 0.25 * residuals[0]
-    assert training.log[-1]["connectivity_residual"] < 0.25 * training.log[0]["connectivity_residual"]
+    assert residuals[-1] < 0.3 * residuals[0]
+    assert training.log[-1]["connectivity_residual"] < 0.3 * training.log[0]["connectivity_residual"]
     rhos = [row["rho"] for row in training.log]
-    assert rhos == sorted(rhos) and 5e-3 <= rhos[0] < 0.02 and 2 < rhos[-1] <= 5
+    assert rhos == sorted(rhos) and 0.02 <= rhos[0] < 0.08 and 8 < rhos[-1] <= 20
     assert sum(row["changed"] for row in training.log[1:]) > 0
     assert training.log[-1]["changed"] < 0.1 and training.log[-1]["connectivity_changed"] < 0.1
     # Nothing is removed before the end, everything after it, and the masks stay.
@@ -88,7 +88,7 @@ def test_weights_are_led_to_their_structure_and_stay_there():
 
 def test_z_and_y_agree_at_the_end():
     """What the two copies keep together is what is kept: one more projection changes almost nothing."""
-    training = Training(recipe(rho=20.0)).run(47)
+    training = Training(recipe()).run(47)
     copies = training.sparsifier.weights.methods["admm"]._copies
     both = {name: (z.kept & y.kept) for name, (z, y) in copies.items()}
     training.run(1)
