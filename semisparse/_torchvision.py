@@ -16,6 +16,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,21 +41,24 @@ def nms_kernel(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         raise RuntimeError(f"boxes must have shape (N, 4), but this is {tuple(dets.shape)}")
     if scores.dim() != 1 or scores.size(0) != dets.size(0):
         raise RuntimeError(f"scores must have shape ({dets.size(0)},), but this is {tuple(scores.shape)}")
-    x1, y1, x2, y2 = dets.unbind(1)
-    areas = (x2 - x1) * (y2 - y1)
+    # On numpy arrays: the loop's many small operations cost a fifth of what they do on tensors.
+    corners = dets.detach().to(device="cpu", dtype=torch.promote_types(dets.dtype, torch.float32)).numpy()
     order = scores.argsort(descending=True, stable=True)
-    keep = []
-    while order.numel() > 0:
-        best, order = order[0], order[1:]
-        keep.append(best)
-        width = (torch.minimum(x2[best], x2[order]) - torch.maximum(x1[best], x1[order])).clamp_(min=0)
-        height = (torch.minimum(y2[best], y2[order]) - torch.maximum(y1[best], y1[order])).clamp_(min=0)
-        intersection = width * height
-        iou = intersection / (areas[best] + areas[order] - intersection)
-        # "not greater", rather than "less or equal": for degenerate boxes this is NaN, and torchvision
-        # keeps them.
-        order = order[~(iou > iou_threshold)]
-    return torch.stack(keep) if keep else torch.empty(0, dtype=torch.int64, device=dets.device)
+    x1, y1, x2, y2 = (np.ascontiguousarray(side) for side in corners[order.cpu().numpy()].T)
+    areas = (x2 - x1) * (y2 - y1)
+    remaining, keep = np.arange(len(areas)), []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        while remaining.size > 0:
+            best, remaining = remaining[0], remaining[1:]
+            keep.append(best)
+            width = np.minimum(x2[best], x2[remaining]) - np.maximum(x1[best], x1[remaining])
+            height = np.minimum(y2[best], y2[remaining]) - np.maximum(y1[best], y1[remaining])
+            intersection = np.maximum(width, 0) * np.maximum(height, 0)
+            iou = intersection / (areas[best] + areas[remaining] - intersection)
+            # "not greater", rather than "less or equal": for degenerate boxes this is NaN, and torchvision
+            # keeps them.
+            remaining = remaining[~(iou > iou_threshold)]
+    return order[torch.tensor(keep, dtype=torch.int64, device=order.device)]
 
 
 def _qnms_kernel(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:

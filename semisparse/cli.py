@@ -71,13 +71,28 @@ def _app():
         strict: Annotated[
             bool, typer.Option("--strict", help="Fail if a sparse layer would run densely, and say why.")
         ] = False,
+        size: Annotated[
+            list[int] | None,
+            typer.Option(
+                help="Detectors: pixels of the square input (default: as trained); may be repeated."
+            ),
+        ] = None,
     ) -> None:
         """Convert a trained checkpoint to a model file for deployment."""
         import semisparse as ss
-        from semisparse.train.run import load_run
+        from semisparse.train.detect import is_detector
 
-        trained = load_run(run)
-        fast = ss.convert(trained.model, trained.example(), strict=strict)
+        if is_detector(run):
+            from semisparse.train.integrations import ultralytics as integration
+
+            fast = integration.convert(run, size, strict=strict)
+        else:
+            from semisparse.train.run import load_run
+
+            if size:
+                raise ValueError("--size is for detectors; a classifier is converted at its training size")
+            trained = load_run(run)
+            fast = ss.convert(trained.model, trained.example(), strict=strict)
         ss.save(fast, output)
         typer.echo(ss.statistics(fast))
         typer.echo(f"wrote {output}")
@@ -86,6 +101,13 @@ def _app():
     def train_classify(context: typer.Context) -> None:
         """Train an image classifier, dense or sparse (--help lists its options)."""
         from semisparse.train.classify import main as run
+
+        run(context.args)
+
+    @train.command("detect", context_settings=_PASS_THROUGH, add_help_option=False)
+    def train_detect(context: typer.Context) -> None:
+        """Train a YOLO detector through Ultralytics, dense or sparse (--help lists its options)."""
+        from semisparse.train.detect import main as run
 
         run(context.args)
 

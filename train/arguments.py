@@ -8,7 +8,7 @@ from .data.augment import AUGMENTATIONS
 from .optimize import OPTIMIZERS, SCHEDULES
 
 
-class _Formatter(argparse.HelpFormatter):
+class Formatter(argparse.HelpFormatter):
     """Shows the defaults that say something: not None, not False."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
@@ -20,7 +20,7 @@ class _Formatter(argparse.HelpFormatter):
 def classify_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="semisparse train classify",
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
         description="Train an image classifier: dense, or with the sparsity that a recipe arranges.",
     )
     data = parser.add_argument_group("data")

@@ -1,0 +1,1 @@
+"""Training through other libraries, each in the one module that imports it."""
