@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, reason in result.missing_engines.items():
         print(f"not compared with {name}: {reason}")
     directory = Path(args.output_dir or (args.run or [Path(args.model[0]).parent])[0])
-    for path in write(result, directory):
+    for path in (*write(result, directory), *_draw_convergence(runs, directory)):
         print(f"wrote {path}")
 
 
@@ -204,6 +204,18 @@ class _Evaluation:
     def _accuracy(self, name: str, model: nn.Module) -> Accuracy:
         with self.progress.task(f"accuracy of {name}", len(self.data.val)) as advance:
             return evaluate(model, self.data.val, advance=advance)
+
+
+def _draw_convergence(runs: Sequence[Run], directory: Path) -> list[Path]:
+    """A picture of each run that ADMM led to its structure."""
+    from semisparse.eval import convergence
+
+    rows = {run.name: convergence.updates(run.history) for run in runs}
+    return [
+        convergence.draw(directory / f"convergence-{name}.png", name, found)
+        for name, found in rows.items()
+        if found
+    ]
 
 
 def _dense_run(path: str | None, runs: Sequence[Run]) -> Run | None:
