@@ -13,7 +13,9 @@ from semisparse.train import Sparsifier, distributed
 
 RECIPE = {
     "_default": {"columns": {"ratio": 0.3, "begin": 0.0, "end": 0.8, "every": 2}},
-    "b.0": {"columns": {"criterion": "coherent_random"}},
+    "a.0": {"scheme": "pattern", "group": 4, "connectivity": 0.5, "end": 0.8, "every": 2},
+    "b.0": {"scheme": "unstructured", "ratio": 0.7, "method": "magnitude", "end": 0.8, "every": 2}
+    | {"columns": {"criterion": "coherent_random"}},
 }
 STEPS = 10
 
@@ -38,12 +40,19 @@ def worker(rank, port, folder):
             batch = slice(16 * step, 16 * (step + 1))
             loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
             optimizer.zero_grad()
-            loss.backward()
+            (loss + sparsifier.penalty()).backward()
             optimizer.step()
             sparsifier.step(loss)
-            history.append(sparsifier.masks())
+            weights = {f"{name} weight": mask for name, mask in sparsifier.weight_masks().items()}
+            history.append({**sparsifier.masks(), **weights})
         sparsifier.finalize()
-        torch.save({"history": history, "state": sparsifier.state_dict()}, os.path.join(folder, f"{rank}.pt"))
+        result = {
+            "history": history,
+            "state": sparsifier.state_dict(),
+            "log": sparsifier.pop_log(),
+            "model": {name: p.detach() for name, p in model.module.named_parameters()},
+        }
+        torch.save(result, os.path.join(folder, f"{rank}.pt"))
     finally:
         torch.distributed.destroy_process_group()
 
@@ -58,8 +67,12 @@ def test_ranks_hold_the_same_masks_learned_from_all_of_their_data(tmp_path):
     mp.spawn(worker, (free_port(), str(tmp_path)), nprocs=2)
     zero, one = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for a, b in zip(zero["history"], one["history"], strict=True):
-        assert all(torch.equal(a[name], b[name]) for name in a)
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert int((~zero["history"][-1]["a.0"]).sum()) == round(0.3 * 12 * 14)
+    assert all(torch.equal(zero["model"][name], value) for name, value in one["model"].items())
+    assert zero["model"]["a.0.weight"].count_nonzero() == 8 * 8 * 4 / 2
+    assert zero["model"]["b.0.weight"].count_nonzero() == round(0.3 * 12 * 8 * 9)
+    assert zero["log"] == one["log"] and [row["step"] for row in zero["log"]] == [2, 4, 6]
     averages = [state["state"]["criteria"]["saliency"]["average"]["a.0"] for state in (zero, one)]
     assert torch.equal(*averages) and averages[0].sum() > 0
     assert (
