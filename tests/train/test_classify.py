@@ -17,10 +17,25 @@ from semisparse.train.run import load_run
 
 pytest.importorskip("sklearn")
 
-# Both kinds of criterion in one run, and a layer that is never masked.
+# Both kinds of criterion and two methods for weights in one run, and layers without columns or weights.
 RECIPE = {
-    "_default": {"columns": {"ratio": 0.3, "begin": 0.1, "end": 0.8}},
+    "_default": {
+        "scheme": "pattern",
+        "group": 4,
+        "connectivity": 0.25,
+        "end": 0.6,
+        "rho": 10.0,
+        "columns": {"ratio": 0.3, "begin": 0.1, "end": 0.8},
+    },
     "re:layer1.*": {"columns": {"criterion": "coherent_random", "granularity": "run4"}},
+    "layer2.0.conv1": {
+        "scheme": "unstructured",
+        "ratio": 0.8,
+        "connectivity": 0,
+        "group": 1,
+        "method": "magnitude",
+    },
+    "layer3.0.conv1": {"scheme": "dense", "connectivity": 0, "group": 1},
     "layer4.1.conv2": {"columns": None},
 }
 
@@ -61,6 +76,7 @@ def sparse(dense, recipe, tmp_path_factory):
     checkpoint = str(dense[0] / "checkpoint.pt")
     return directory, main(
         options(directory, "--checkpoint", checkpoint, "--recipe", recipe, "--model-ema", "--lr", "0.01")
+        + ["--bn-batches", "8"]
     )
 
 
@@ -87,11 +103,20 @@ def test_sparse_run_keeps_accuracy_and_masks(sparse, dense):
     assert run.example().shape == (1, 3, 32, 32) and not run.model.training
     masked = masked_modules(run.model)
     assert set(masked) == set(summary["columns"]) and "layer4.1.conv2" not in masked and len(masked) == 15
+    assert len(summary["weights"]) == 15 and "layer3.0.conv1" not in summary["weights"]
+    assert summary["weights"]["layer4.0.conv2"] == pytest.approx(1 - 4 / 9 * 3 / 4)
+    assert summary["weights"]["layer2.0.conv1"] == pytest.approx(0.8, abs=1e-4)
     mask = column_mask(masked["layer1.0.conv1"])
     assert mask.shape == (8, 8) and int((~mask).sum()) == 20  # five runs of four are closest to 0.3 * 64
     x = torch.randn(2, 3, 32, 32)
     converted, trained = ss.load(directory / "model.safetensors")(x), run.model(x)
     assert (converted - trained).abs().max() < 1e-4 * trained.abs().max()
+    layers = {layer.name: layer for layer in ss.statistics(ss.load(directory / "model.safetensors")).layers}
+    assert layers["layer4.0.conv2"].scheme == "pattern"
+    for name, removed in summary["weights"].items():
+        assert layers[name].weight_sparsity == pytest.approx(removed, abs=1e-6)
+    updates = [row for epoch in run.history for row in epoch["methods"]]
+    assert [row["step"] for row in updates] == [4, 8, 12] and updates[-1]["residual"] < updates[0]["residual"]
     # The averaged weights are what was evaluated, and what comes back, with the frozen masks.
     state = load_checkpoint(directory / "checkpoint.pt")
     average = state["model_ema"]["module"]
@@ -159,12 +184,15 @@ def test_a_killed_run_resumes_to_the_same_masks_and_schedule(recipe, tmp_path):
     whole, resumed = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
     for key in ("steps", "frozen", "ratios", "recipe"):
         assert resumed["sparsifier"][key] == whole["sparsifier"][key]
+    weights = [state["sparsifier"]["weights"]["layers"] for state in (resumed, whole)]
+    for name, layer in weights[1].items():
+        assert layer["frozen"] and torch.equal(layer["mask"], weights[0][name]["mask"])
     masks = whole["sparsifier"]["masks"]
     assert len(masks) == 15 and all(
         torch.equal(resumed["sparsifier"]["masks"][name], masks[name]) for name in masks
     )
     assert all(torch.equal(resumed["model"][name], value) for name, value in whole["model"].items())
-    rows = [[row["train_loss"] for row in state["history"]] for state in (whole, resumed)]
+    rows = [[(row["train_loss"], row["methods"]) for row in state["history"]] for state in (whole, resumed)]
     assert rows[0] == rows[1]
 
 
