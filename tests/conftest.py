@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parent / "bench"
 
 
@@ -13,3 +15,17 @@ def pytest_ignore_collect(collection_path, config):
         Path(arg.split("::")[0]).resolve() for arg in config.invocation_params.args if not arg.startswith("-")
     ]
     return None if any(path == BENCH or BENCH in path.parents for path in named) else True
+
+
+@pytest.fixture(scope="session")
+def yolo_run(tmp_path_factory):
+    """(directory of a sparse YOLO training on drawn shapes that was killed and resumed, its summary)."""
+    import yolo
+
+    pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'semisparse[detect]'")
+    from semisparse.train.detect import main
+
+    directory = tmp_path_factory.mktemp("yolo")
+    arguments = yolo.options(directory, yolo.EPOCHS)
+    yolo.start_and_kill(arguments, directory / "run", epochs=yolo.EPOCHS // 2)
+    return directory / "run", main([*arguments, "--resume"])

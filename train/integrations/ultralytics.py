@@ -18,6 +18,8 @@ resumes from the averaged weights in half precision; masks and schedule continue
 it too. At other sizes, and for rectangular batches, a trained network resamples its masks to the layers'
 output sizes; `semisparse.masking.set_other_sizes(model, "dense")` computes everything instead. A converted
 network runs at the sizes that it was converted for and refuses others.
+
+Ultralytics reports anonymous usage to its makers unless told not to: `yolo settings sync=False`.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ from semisparse.detection import check_detector
 from semisparse.recipe import Recipe
 from semisparse.sized import SizedModel
 from semisparse.train.sparsifier import Sparsifier
+
+# Ultralytics installs what it misses with pip, by itself; that may replace the torch that semisparse fits.
+os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 
 from ultralytics import YOLO  # isort: skip
 from ultralytics.cfg import DEFAULT_CFG
