@@ -95,9 +95,10 @@ class LayerRecipe:
     Attributes:
         scheme: structure of the weights that stay, one of `SCHEMES`.
         ratio: fraction of the weights removed in the end, in [0, 1); 0 switches the scheme off. `pattern`
-            removes 1 - entries/9 instead. With `reweighted`, leaving it out lets training find the rate.
-        scope: `layer`, or `global`: `ratio` holds for all layers with equal weight settings together, each
-            of which loses a share of its own.
+            removes 1 - entries/9 instead. With `reweighted` it counts as with `scope: global`, and leaving
+            it out lets training find how much goes.
+        scope: `layer`, or `global`: `ratio` is the fraction of the multiplications that go of all layers with
+            the same scheme, ratio, method, begin and end together; each loses a share of its own.
         axis: what `structured` and `block` remove: `filters`, `channels` or `both`; None for the scheme's
             own, which is filters for `structured` and channels for `block`.
         block: filters x channels of the block schemes. Left out, it is cut to the size of small layers.
@@ -111,8 +112,10 @@ class LayerRecipe:
         begin, end: when it starts and when the masks freeze, as fractions of the training steps; what is left
             is retraining with fixed masks.
         every: optimiser steps between two updates of the method; None leaves it to the method.
-        rho: penalty parameter of `admm` in its last stage.
-        strength: of the penalty of `reweighted`: what removing all weights is worth, in units of the loss.
+        rho: penalty parameter of `admm` at `end`; it begins at a thousandth of that.
+        strength: of `reweighted`: between begin and end, weights of average size would shrink to
+            exp(-strength), and smaller ones to less, if the loss did not hold them. With a ratio, only the
+            initial value.
         columns: see `Columns`.
     """
 
@@ -130,7 +133,7 @@ class LayerRecipe:
     begin: float = 0.0
     end: float = 0.5
     every: int | None = None
-    rho: float = 0.1
+    rho: float = 1.0
     strength: float = 1.0
     columns: Columns = field(default_factory=Columns)
 

@@ -127,7 +127,7 @@ def statistics(
                 "a recipe belongs to the training model; call statistics(model, x, recipe) on it"
             )
         return Statistics(tuple(_converted_layers(model)))
-    sizes = {} if example_input is None else _output_sizes(model, example_input)
+    sizes = {} if example_input is None else output_sizes(model, example_input)
     asked = {} if recipe is None else recipe.resolve(model)
     return Statistics(
         tuple(
@@ -141,8 +141,11 @@ def statistics(
 _KINDS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
-def _output_sizes(model: nn.Module, example_input: Tensor | Sequence[Tensor]) -> dict[nn.Module, list[tuple]]:
-    """(output size, positions) of every call of every layer; see `LayerRecord`."""
+def output_sizes(model: nn.Module, example_input: Tensor | Sequence[Tensor]) -> dict[nn.Module, list[tuple]]:
+    """(output size, positions) of every call of every convolution and linear layer; see `LayerRecord`.
+
+    Runs the model once, in eval mode and without gradients; modes are restored.
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     inputs = [example_input] if isinstance(example_input, Tensor) else list(example_input)
     sizes: dict[nn.Module, list[tuple]] = {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from semisparse.masking import attach_column_mask, column_mask, set_column_mask
 from semisparse.recipe import Recipe
+from semisparse.statistics import output_sizes
 
 from . import distributed
 from .columns.criteria import RandomCriterion, SaliencyCriterion
@@ -66,11 +69,13 @@ class Sparsifier:
         self.recipe, self.total_steps = recipe, total_steps
         self.steps = 0
         layers = recipe.resolve(self.model)
+        calls = _calls(self.model, layers, example_input)
         sparse = {name: layer for name, layer in layers.items() if layer.sparse_weights}
-        self.weights = WeightSparsity(self.model, sparse, total_steps)
+        positions = {name: sum(count for _, count in calls[name]) for name in sparse}
+        self.weights = WeightSparsity(self.model, sparse, total_steps, positions)
         self.columns = {name: layer.columns for name, layer in layers.items() if layer.columns.ratio > 0}
         self._modules = {name: self.model.get_submodule(name) for name in self.columns}
-        self.sizes = output_sizes(self.model, self._modules, example_input)
+        self.sizes = {name: _only_size(name, calls[name]) for name in self.columns}
         for name, size in self.sizes.items():
             attach_column_mask(self._modules[name], torch.ones(size, dtype=torch.bool))
         self.frozen: set[str] = set()
@@ -292,35 +297,21 @@ class Sparsifier:
         return "\n".join(lines)
 
 
-def output_sizes(
-    model: nn.Module, modules: dict[str, nn.Module], example_input: Tensor
-) -> dict[str, tuple[int, int]]:
-    """Output height and width of `modules` in one forward pass (eval mode, no gradient; modes are restored).
-
-    Raises ValueError if the pass fails, or if a module is not used, or is used at several sizes.
-    """
-    seen: dict[str, set[tuple[int, int]]] = {name: set() for name in modules}
-    handles = [
-        module.register_forward_hook(lambda m, i, out, name=name: seen[name].add(tuple(out.shape[-2:])))
-        for name, module in modules.items()
-    ]
-    training = {module: module.training for module in model.modules()}
-    parameter = next(model.parameters(), None)
+def _calls(model: nn.Module, names: Iterable[str], example_input: Tensor) -> dict[str, list[tuple]]:
+    """(output size, positions) of every call of the layers `names`; ValueError if the model does not run."""
     try:
-        model.eval()
-        with torch.no_grad():
-            model(example_input if parameter is None else example_input.to(parameter.device))
+        sizes = output_sizes(model, example_input)
     except RuntimeError as error:
         raise ValueError(
             f"the model does not run on an example input of shape {tuple(example_input.shape)}: {error}"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in training.items():
-            module.training = mode
-    for name, sizes in seen.items():
-        if len(sizes) != 1:
-            what = f"is used at the sizes {sorted(sizes)}" if sizes else "is not used in the forward pass"
-            raise ValueError(f"{name} {what}, so it cannot have one column mask; add it to _skip")
-    return {name: next(iter(sizes)) for name, sizes in seen.items()}
+    return {name: sizes.get(model.get_submodule(name), []) for name in names}
+
+
+def _only_size(name: str, calls: list[tuple]) -> tuple[int, int]:
+    """Output height and width; ValueError if the layer is not used, or at several sizes."""
+    sizes = {size for size, _ in calls}
+    if len(sizes) != 1:
+        what = f"is used at the sizes {sorted(sizes)}" if sizes else "is not used in the forward pass"
+        raise ValueError(f"{name} {what}, so it cannot have one column mask; add it to _skip")
+    return next(iter(sizes))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from semisparse.recipe import LayerRecipe
 
 from . import connectivity
+from .boxes import Boxes
 from .registry import SCHEMES
 from .scheme import PLAIN, Context, Scheme
 
@@ -19,6 +20,8 @@ class Layer:
     """A module, its settings and what has been decided about it so far.
 
     Attributes:
+        positions: how often each weight is used per image, such as the output pixels of a convolution.
+        ratio: fraction removed in the end, where it is not the recipe's for this layer alone (`allocate`).
         context: library and filter order, chosen from the weights when training of the layer begins.
         mask: bool like the weight, True = kept; None while nothing is removed.
         begun: `context` is set.
@@ -28,6 +31,8 @@ class Layer:
     name: str
     module: nn.Module
     settings: LayerRecipe
+    positions: int = 1
+    ratio: float | None = None
     context: Context = PLAIN
     mask: Tensor | None = None
     begun: bool = False
@@ -49,7 +54,9 @@ class Layer:
         """Shape, scheme, fraction removed, sharing, method and schedule, in one line."""
         s = self.settings
         removed = 0.0 if self.scheme is None else self.scheme.final_ratio(self.weight, s)
-        what = [f"{s.scheme} {removed:.3g}"] if self.scheme is not None else []
+        what = [f"{s.scheme} {removed:.3g}" if removed else s.scheme] if self.scheme is not None else []
+        if self.scheme is not None and (s.scope == "global" or s.method == "reweighted"):
+            what.append("shared out among layers" if removed else "as much as fades out")
         if s.connectivity > 0:
             what.append(f"kernels {s.connectivity:.3g}")
         if s.group > 1:
@@ -61,8 +68,12 @@ class Layer:
         """The scheme's mask for `weight`, at `amount` (0 to 1) of the final ratio; without connectivity."""
         if self.scheme is None:
             return weight.new_ones(weight.shape, dtype=bool)
-        ratio = amount * self.scheme.final_ratio(weight, self.settings)
-        return self.scheme.mask(weight, self.settings, ratio, self.context)
+        final = self.scheme.final_ratio(weight, self.settings) if self.ratio is None else self.ratio
+        return self.scheme.mask(weight, self.settings, amount * final, self.context)
+
+    def parts(self) -> tuple[Boxes, ...]:
+        """The cuts of the weight into what stays or goes together; for schemes that have some."""
+        return self.scheme.parts(self.weight, self.settings, self.context)
 
     def kernels(self, weight: Tensor, amount: float = 1.0) -> Tensor:
         """Connectivity's mask for `weight`, at `amount` of the final ratio."""

@@ -23,6 +23,11 @@ class Method(ABC):
         """A differentiable scalar to add to the loss for the layers `names`; None for nothing."""
         return None
 
+    def after_step(self, names: list[str], share: dict[str, float]) -> None:
+        """Change the weights right after an optimiser step. `share` is the part that one step is of the time
+        between the layer's begin and end."""
+        return None
+
     @abstractmethod
     def update(self, names: list[str], progress: dict[str, float], step: int) -> dict | None:
         """Look at the weights after an optimiser step; may set `layer.mask`. May return a row for the log."""

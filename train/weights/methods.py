@@ -5,8 +5,10 @@ from __future__ import annotations
 from .admm import Admm
 from .magnitude import Magnitude
 from .method import Method
+from .reweighted import Reweighted
 
 METHODS: dict[str, type[Method]] = {
     "admm": Admm,
     "magnitude": Magnitude,
+    "reweighted": Reweighted,
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from semisparse.recipe import LayerRecipe
 
 from .. import distributed
+from .allocation import allocate
 from .layer import Layer
 from .methods import METHODS
 from .order import similar_filters
@@ -17,18 +20,29 @@ from .patterns import choose_library
 
 UPDATES = 40  # of a method, at most, between a layer's begin and end
 INTERVAL = 4  # optimiser steps between two of them, at least
+NOMINAL = 100  # optimiser steps that penalties count on where nobody says how many there will be
 
 
 class WeightSparsity:
     """Arranges weight sparsity in the layers of `model` that `layers` names.
 
     Masks live here; in the model there are only zeros, which `step` puts back after each optimiser step.
+
+    positions: how often each layer uses its weights per image; what is shared out among layers counts
+    multiplications.
     """
 
-    def __init__(self, model: nn.Module, layers: dict[str, LayerRecipe], total_steps: int | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: dict[str, LayerRecipe],
+        total_steps: int | None,
+        positions: Mapping[str, int] = MappingProxyType({}),
+    ):
         self.total_steps = total_steps
         self.layers = {
-            name: Layer(name, model.get_submodule(name), settings) for name, settings in layers.items()
+            name: Layer(name, model.get_submodule(name), settings, positions=positions.get(name, 1))
+            for name, settings in layers.items()
         }
         self.methods = {
             kind: METHODS[kind]({n: x for n, x in self.layers.items() if x.settings.method == kind})
@@ -53,6 +67,7 @@ class WeightSparsity:
         for method, names in self._working(steps):
             ending = [n for n in names if self.total_steps is not None and self._progress(n, steps) >= 1]
             due = [n for n in names if n not in ending and self._due(n, steps)]
+            method.after_step(names, {name: 1 / max(self._window(name), 1) for name in names})
             if due:
                 self._update(method, due, steps)
             if ending:
@@ -99,12 +114,16 @@ class WeightSparsity:
             return 1.0 if now >= settings.end else -1.0
         return (now - settings.begin) / (settings.end - settings.begin)
 
+    def _window(self, name: str) -> float:
+        """Optimiser steps between the layer's `begin` and `end`."""
+        settings = self.layers[name].settings
+        return (settings.end - settings.begin) * (NOMINAL if self.total_steps is None else self.total_steps)
+
     def _due(self, name: str, steps: int) -> bool:
         if self.total_steps is None:
             return True
         settings = self.layers[name].settings
-        window = (settings.end - settings.begin) * self.total_steps
-        every = settings.every or max(round(window / UPDATES), INTERVAL)
+        every = settings.every or max(round(self._window(name) / UPDATES), INTERVAL)
         return (steps - round(settings.begin * self.total_steps)) % every == 0
 
     @torch.no_grad()
@@ -138,12 +157,14 @@ class WeightSparsity:
         return known[: settings.patterns]
 
     def _update(self, method, names: list[str], steps: int) -> None:
+        allocate(self.layers.values())
         row = method.update(names, {name: min(self._progress(name, steps), 1.0) for name in names}, steps)
         self._agree(names)
         if row is not None:
             self.log.append(row)
 
     def _finish(self, method, names: list[str]) -> None:
+        allocate(self.layers.values())
         method.finish(names)
         self._agree(names)
         for name in names:
