@@ -19,7 +19,7 @@ layer's own name. A layer that an entry names by its own name is not skipped. Wi
 `SKIP_RULES` that have no entry are skipped. Ratios are always the fraction removed.
 
 Where `_default` says `pattern` and a layer's kernel is not 3x3, the layer gets `block` (1x1, linear) or
-`block_punched` (other kernels) at the ratio of the patterns.
+`block_punched` (other kernels) at the ratio of patterns and connectivity together.
 """
 
 from __future__ import annotations
@@ -192,6 +192,14 @@ class Recipe:
             _layer_recipe(name, _merge(self._entries.get("_default", {}), settings))
             _check_used(name, settings)
 
+        schemes = {settings.get("scheme", "dense") for settings in self._entries.values()}
+        for name, settings in self._entries.items():
+            if settings.get("ratio") and schemes <= {"dense"}:
+                raise ValueError(
+                    f"{name}: ratio is {settings['ratio']}, but no entry names a scheme, so nothing would be "
+                    f"removed; add scheme: {', '.join(BOX_SCHEMES[:-1])} or {BOX_SCHEMES[-1]}"
+                )
+
     # -- lookup ---------------------------------------------------------------------------------------------
     def layer(self, name: str, kinds: Sequence[str] = ()) -> LayerRecipe:
         """The settings of the layer called `name`, inheritance resolved, skip rules not applied.
@@ -268,11 +276,10 @@ class Recipe:
                     f"{name}: scheme 'pattern' is for 3x3 kernels, and this layer "
                     f"{'is linear' if linear else 'has ' + 'x'.join(map(str, kernel))}; use '{box}'"
                 )
-            settings = dataclasses.replace(settings, scheme=box, ratio=1 - settings.entries / 9)
-            given = {**given, "ratio": settings.ratio}
-        if linear or (kernel == (1, 1) and settings.scheme != "dense"):  # a kernel is one weight
-            kept = (1 - settings.ratio) * (1 - settings.connectivity)
-            settings = dataclasses.replace(settings, ratio=1 - kept, connectivity=0.0)
+            kept = settings.entries / 9 * (1 - settings.connectivity)
+            settings = dataclasses.replace(settings, scheme=box, ratio=1 - kept, connectivity=0.0)
+        if linear:
+            settings = dataclasses.replace(settings, connectivity=0.0)
         if settings.scheme == "block" and kernel != (1, 1):
             raise ValueError(f"{name}: scheme 'block' is for linear and 1x1 layers; use 'block_punched'")
         if settings.scheme in BOX_SCHEMES and settings.ratio == 0 and settings.method != "reweighted":

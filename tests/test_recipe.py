@@ -126,8 +126,7 @@ def test_a_default_of_patterns_becomes_blocks_where_kernels_are_not_3x3():
     assert [layer.scheme for layer in resolved.values()] == [
         "pattern", "pattern", "block", "pattern", "pattern", "block_punched", "block",
     ]  # fmt: skip
-    assert resolved["wide"].ratio == pytest.approx(2 / 3) and resolved["wide"].connectivity == 0.5
-    for name in ("body.1", "fc"):  # where a kernel is one weight, both ratios are one
+    for name in ("body.1", "wide", "fc"):
         assert resolved[name].ratio == pytest.approx(5 / 6) and resolved[name].connectivity == 0
 
 
@@ -198,6 +197,7 @@ def test_shipped_recipes_load_by_name(name, ratio):
         ({"conv": columns(0.2, round_to=0)}, "columns.round_to is 0"),
         ({"conv": columns(0.2, every=1.5)}, "columns.every is 1.5"),
         ({"conv": columns(0.2, sparsity=1)}, "columns.sparsity is unknown; choose among ratio"),
+        ({"_default": {"ratio": 0.5}}, "_default: ratio is 0.5, but no entry names a scheme"),
         ({"conv": {"scheme": "lottery"}}, "scheme is 'lottery'"),
         ({"conv": {"connectivity": 1.0}}, "conv: connectivity is 1.0, .* something must stay"),
         ({"conv": {"axis": "rows"}}, "axis is 'rows', expected one of filters"),
@@ -267,8 +267,8 @@ def test_refused_for_this_model(entries, message):
 
 def test_override_changes_defaults_only():
     recipe = Recipe({"_default": columns(0.2), "tail": columns(0.1)})
-    changed = recipe.override("columns.criterion=random", "columns.ratio=0.4", "ratio=0.5")
-    assert changed.layer("body.0") == LayerRecipe(ratio=0.5, columns=Columns(0.4, criterion="random"))
+    changed = recipe.override("columns.criterion=random", "columns.ratio=0.4", "connectivity=0.5")
+    assert changed.layer("body.0") == LayerRecipe(connectivity=0.5, columns=Columns(0.4, criterion="random"))
     assert changed.layer("tail").columns.ratio == 0.1
     assert recipe.layer("body.0").columns.ratio == 0.2
     assert Recipe({}).override("columns.ratio=0.3").layer("x").columns.ratio == 0.3
