@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 
-def text_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Align columns, the first `left` to the left; the first row is the header."""
+def text_table(rows: Sequence[Sequence[str]], left: int = 1, *, notes: bool = False) -> str:
+    """Align columns, the first `left` (with `notes` also the last) to the left; the first row is the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
+            cell.ljust(width) if i < left or (notes and i == len(row) - 1) else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

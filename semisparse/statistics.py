@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from semisparse import masking
+from semisparse._table import text_table
 from semisparse.converted import ConvertedModel, pack_weight
 from semisparse.graph import TensorRef
 from semisparse.recipe import LayerRecipe, Recipe
@@ -91,10 +92,8 @@ class Statistics:
             *map(_size, (self.bytes_dense, self.bytes_packed)),
         ]
         rows.append(["total", *[""] * left, removed, *totals, _size(self.bytes_csr), ""])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-        lines = ["  ".join(_align(row, widths, left)).rstrip() for row in rows]
-        rule = "-" * max(map(len, lines))
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        header, rule, *lines = text_table(rows, left, notes=True).splitlines()
+        return "\n".join([header, rule, *lines[:-1], rule, lines[-1]])
 
 
 def statistics(
@@ -266,13 +265,6 @@ def _row(layer: LayerStatistics) -> list[str]:
     sizes = [_size(n) for n in (layer.bytes_dense, layer.bytes_packed, layer.bytes_csr)]
     names = [layer.name, layer.kind, shape, size, layer.scheme, str(layer.structure)]
     return [*names, *sparsities, *counts, *sizes, "; ".join(layer.reasons)]
-
-
-def _align(row: list[str], widths: list[int], left: int) -> list[str]:
-    return [
-        cell.rjust(w) if left <= i < len(row) - 1 else cell.ljust(w)
-        for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-    ]
 
 
 def _count(number: int | None) -> str:

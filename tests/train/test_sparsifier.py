@@ -1,10 +1,9 @@
 import copy
-import io
 import pickle
 
 import pytest
 import torch
-from nets import SmallNet, quadrants
+from nets import SmallNet, Training, equal
 from torch import nn
 
 from semisparse.masking import column_mask, masked_modules
@@ -17,39 +16,6 @@ CRITERIA = ("saliency", "coherent_random", "random")
 def recipe(criterion="saliency", ratio=0.3, **more):
     columns = {"ratio": ratio, "criterion": criterion, "begin": 0.2, "end": 0.7, **more}
     return Recipe({"_default": {"columns": columns}})
-
-
-class Training:
-    """A short training run; `run(n)` takes n steps."""
-
-    def __init__(self, recipe, steps=20, seed=0, total_steps="steps"):
-        torch.manual_seed(seed)
-        self.model = SmallNet()
-        self.x, self.y = quadrants(32 * steps)
-        total = steps if total_steps == "steps" else total_steps
-        self.sparsifier = Sparsifier(self.model, recipe, self.x[:1], total_steps=total, seed=seed)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.05, momentum=0.9)
-        self.done = 0
-        self.masks = []
-
-    def run(self, steps):
-        for _ in range(steps):
-            batch = slice(32 * self.done, 32 * (self.done + 1))
-            loss = (
-                nn.functional.cross_entropy(self.model(self.x[batch]), self.y[batch])
-                + self.sparsifier.penalty()
-            )
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.sparsifier.step(loss)
-            self.done += 1
-            self.masks.append(self.sparsifier.masks())
-        return self
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -85,25 +51,8 @@ def test_masks_are_in_the_model_and_its_copies():
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_state_continues_exactly(criterion):
-    whole = Training(recipe(criterion)).run(20)
-    first = Training(recipe(criterion)).run(9)
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "s": first.sparsifier.state_dict(),
-            "m": first.model.state_dict(),
-            "o": first.optimizer.state_dict(),
-        },
-        buffer,
-    )
-    buffer.seek(0)
-    state = torch.load(buffer, weights_only=True)
-    second = Training(recipe(criterion))
-    second.sparsifier.load_state_dict(state["s"])
-    second.model.load_state_dict(state["m"])
-    second.optimizer.load_state_dict(state["o"])
-    second.done = 9
-    second.run(11)
+    whole, first = Training(recipe(criterion)).run(20), Training(recipe(criterion)).run(9)
+    second = first.continued().run(11)
     assert all(equal(a, b) for a, b in zip(first.masks + second.masks, whole.masks, strict=True))
     assert equal(second.model.state_dict(), whole.model.state_dict())
     # A finished state freezes a new sparsifier: nothing is recorded or changed any more.

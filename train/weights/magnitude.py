@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .method import Method
+from .method import Method, gradual
 
 
 class Magnitude(Method):
-    """The ratio rises as 1 - (1 - p)^3; each time, what is smallest by then goes."""
+    """At each update the ratio has risen, and what is smallest by then goes."""
 
     def update(self, names: list[str], progress: dict[str, float], step: int) -> None:
         for name in names:
             layer = self.layers[name]
-            layer.mask = layer.project(layer.weight.detach(), 1 - (1 - progress[name]) ** 3)
+            layer.mask = layer.project(layer.weight.detach(), gradual(progress[name]))

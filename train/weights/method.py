@@ -9,6 +9,11 @@ from torch import Tensor
 from .layer import Layer
 
 
+def gradual(progress: float) -> float:
+    """How much of the final ratio is removed: 1 - (1 - p)^3 (Zhu and Gupta, 2017), fast, then slowly."""
+    return 1 - (1 - progress) ** 3
+
+
 class Method(ABC):
     """Serves all layers that name it. Between a layer's `begin` and `end`, `update` is called from time to
     time and `penalty` in every step; then `finish`, once. After that, `layer.mask` stays as it is.

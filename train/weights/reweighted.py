@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .layer import Layer
-from .method import Method
+from .method import Method, gradual
 
 EPSILON = 0.01  # boxes with less than this of their layer's mean square count as gone
 PRICE_STEP = 1.3
@@ -70,7 +70,7 @@ class Reweighted(Method):
             now = self._share(pool, left)
             for name in pool if ratio > 0 else ():
                 state = self._states[name]
-                state.shrinking = now > 1 - ratio * (1 - (1 - progress[name]) ** 3)
+                state.shrinking = now > 1 - ratio * gradual(progress[name])
                 state.price *= PRICE_STEP if state.shrinking else 1 / PRICE_STEP
         return {"step": step, "left": self._share(names, left), "faded": self._share(names, faded)}
 

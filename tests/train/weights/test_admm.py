@@ -1,9 +1,6 @@
-import copy
-import io
-
 import pytest
 import torch
-from nets import SmallNet, quadrants
+from nets import SmallNet, Training, equal
 from torch import nn
 
 from semisparse.recipe import Recipe
@@ -16,36 +13,6 @@ def recipe(**more):
     if settings.get("method", "admm") == "admm":
         settings.setdefault("rho", 20.0)
     return Recipe({"_default": settings, "_skip": ["1x1", "stem", "depthwise", "linear"]})
-
-
-class Training:
-    """A short training run; `run(n)` takes n steps."""
-
-    def __init__(self, recipe, steps=80, total_steps="steps"):
-        torch.manual_seed(0)
-        self.model = SmallNet()
-        self.x, self.y = quadrants(32 * 40)
-        total = steps if total_steps == "steps" else total_steps
-        self.sparsifier = Sparsifier(self.model, recipe, self.x[:1], total_steps=total)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.05, momentum=0.9)
-        self.done, self.log, self.weights = 0, [], []
-
-    def run(self, steps):
-        for _ in range(steps):
-            first = 32 * self.done % len(self.x)
-            x, y = self.x[first : first + 32], self.y[first : first + 32]
-            loss = nn.functional.cross_entropy(self.model(x), y)
-            self.optimizer.zero_grad()
-            (loss + self.sparsifier.penalty()).backward()
-            self.optimizer.step()
-            self.sparsifier.step(loss)
-            self.done += 1
-            self.log += self.sparsifier.pop_log()
-            self.weights.append({n: self.layer(n).weight.detach().clone() for n in ("a.0", "b.0")})
-        return self
-
-    def layer(self, name):
-        return self.model.get_submodule(name)
 
 
 def structured(weight, group, connectivity):
@@ -62,7 +29,7 @@ def structured(weight, group, connectivity):
 
 
 def test_weights_are_led_to_their_structure_and_stay_there():
-    training = Training(recipe()).run(80)
+    training = Training(recipe(), 80).run(80)
     residuals = [row["residual"] for row in training.log]
     assert [row["step"] for row in training.log] == list(range(8, 48, 4))
     assert residuals[-1] < 0.3 * residuals[0]
@@ -88,7 +55,7 @@ def test_weights_are_led_to_their_structure_and_stay_there():
 
 def test_z_and_y_agree_at_the_end():
     """What the two copies keep together is what is kept: one more projection changes almost nothing."""
-    training = Training(recipe()).run(47)
+    training = Training(recipe(), 80).run(47)
     copies = training.sparsifier.weights.methods["admm"]._copies
     both = {name: (z.kept & y.kept) for name, (z, y) in copies.items()}
     training.run(1)
@@ -98,7 +65,7 @@ def test_z_and_y_agree_at_the_end():
 
 def test_duals_do_not_pile_up():
     """Updates much faster than the weights can follow: full dual steps would reach |W| / sqrt(c)."""
-    training = Training(recipe(rho=1e-3, every=1, begin=0.0, end=1.0)).run(79)
+    training = Training(recipe(rho=1e-3, every=1, begin=0.0, end=1.0), 80).run(79)
     for name, copies in training.sparsifier.weights.methods["admm"]._copies.items():
         for copy_ in copies:
             assert copy_.dual.norm() < 0.2 * training.layer(name).weight.norm()
@@ -108,25 +75,16 @@ def test_duals_do_not_pile_up():
 @pytest.mark.parametrize("at", [3, 21, 60])
 def test_state_continues_exactly(method, at):
     settings = recipe(method=method)
-    whole, first = Training(settings).run(80), Training(settings).run(at)
-    buffer = io.BytesIO()
-    state = [x.state_dict() for x in (first.sparsifier, first.model, first.optimizer)]
-    torch.save(copy.deepcopy(state), buffer)
-    buffer.seek(0)
-    second = Training(settings)
-    second.done = at
-    loaded = torch.load(buffer, weights_only=True)
-    for part, values in zip((second.sparsifier, second.model, second.optimizer), loaded, strict=True):
-        part.load_state_dict(values)
-    second.run(80 - at)
+    whole, first = Training(settings, 80).run(80), Training(settings, 80).run(at)
+    second = first.continued().run(80 - at)
     for a, b in zip(whole.weights, first.weights + second.weights, strict=True):
-        assert all(torch.equal(a[name], b[name]) for name in a)
+        assert equal(a, b)
     assert whole.log == first.log + second.log
 
 
 def test_magnitude_removes_gradually():
     settings = {"scheme": "unstructured", "ratio": 0.8, "connectivity": 0.0, "group": 1}
-    training = Training(recipe(method="magnitude", **settings))
+    training = Training(recipe(method="magnitude", **settings), 80)
     removed = []
     for _ in range(80):
         training.run(1)
@@ -140,7 +98,7 @@ def test_magnitude_removes_gradually():
 
 @pytest.mark.parametrize("method", ["admm", "magnitude"])
 def test_without_total_steps_finalize_prunes(method):
-    training = Training(recipe(method=method), total_steps=None).run(3)
+    training = Training(recipe(method=method), steps=80, total_steps=None).run(3)
     assert not training.sparsifier.finalized
     training.sparsifier.finalize()
     assert training.sparsifier.finalized
@@ -150,7 +108,7 @@ def test_without_total_steps_finalize_prunes(method):
 
 def test_columns_and_weights_in_one_run_and_averages_are_sparse():
     settings = recipe(columns={"ratio": 0.3, "begin": 0.2, "end": 0.7}).to_dict()
-    training = Training(Recipe(settings))
+    training = Training(Recipe(settings), 80)
     average = WeightAverage(training.model, 0.99)
     for _ in range(80):
         training.run(1)
@@ -187,7 +145,7 @@ def test_kernels_alone_and_channel_groups():
 
 
 def test_state_of_other_weights_is_refused():
-    training = Training(recipe()).run(60)
+    training = Training(recipe(), 80).run(60)
     state = training.sparsifier.state_dict()
     wider = SmallNet()
     wider.b[0] = nn.Conv2d(8, 16, 3, 2, 1)

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from nets import quadrants
+from nets import Training
 from torch import nn
 
 import semisparse as ss
 from semisparse.recipe import Recipe
-from semisparse.train import Sparsifier
 
 
 class Net(nn.Module):
@@ -37,20 +36,10 @@ STEPS = 40
 
 
 def train(recipe):
-    torch.manual_seed(0)
-    model, (x, y) = Net(), quadrants(32 * STEPS)
-    sparsifier = Sparsifier(model, recipe, x[:1], total_steps=STEPS)
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    for step in range(STEPS):
-        batch = slice(32 * step, 32 * (step + 1))
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        (loss + sparsifier.penalty()).backward()
-        optimizer.step()
-        sparsifier.step(loss)
-    sparsifier.finalize()
-    assert loss.item() < 0.7  # of 1.39 at random
-    return model.eval(), sparsifier, x[:2]
+    training = Training(recipe, STEPS, model=Net).run(STEPS)
+    training.sparsifier.finalize()
+    assert training.losses[-1] < 0.7  # of 1.39 at random
+    return training.model.eval(), training.sparsifier, training.x[:2]
 
 
 def check(model, x, recipe, tmp_path):

@@ -1,8 +1,6 @@
-import io
-
 import pytest
 import torch
-from nets import SmallNet, quadrants
+from nets import Training, equal
 from torch import nn
 
 from semisparse.recipe import BOX_SCHEMES, METHODS, SCHEMES, Recipe
@@ -13,31 +11,6 @@ from semisparse.train.weights import methods, registry
 def recipe(**more):
     settings = {"scheme": "block_punched", "block": [4, 2], "method": "reweighted", "begin": 0.1, "end": 0.7}
     return Recipe({"_default": {**settings, **more}, "_skip": ["1x1", "stem", "linear"]})
-
-
-class Training:
-    def __init__(self, recipe, steps=120):
-        torch.manual_seed(0)
-        self.model = SmallNet()
-        self.x, self.y = quadrants(32 * 30)
-        self.sparsifier = Sparsifier(self.model, recipe, self.x[:1], total_steps=steps)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.05, momentum=0.9)
-        self.done, self.log, self.losses = 0, [], []
-
-    def run(self, steps):
-        for _ in range(steps):
-            first = 32 * self.done % len(self.x)
-            loss = nn.functional.cross_entropy(
-                self.model(self.x[first : first + 32]), self.y[first : first + 32]
-            )
-            self.optimizer.zero_grad()
-            (loss + self.sparsifier.penalty()).backward()
-            self.optimizer.step()
-            self.sparsifier.step(loss)
-            self.done += 1
-            self.log += self.sparsifier.pop_log()
-            self.losses.append(loss.item())
-        return self
 
 
 def macs_left(sparsifier):
@@ -53,7 +26,7 @@ def test_the_vocabulary_of_recipes_is_what_training_has():
 
 
 def test_training_finds_rates_that_differ_and_meets_the_ratio():
-    training = Training(recipe(ratio=0.6)).run(120)
+    training = Training(recipe(ratio=0.6), 120).run(120)
     assert macs_left(training.sparsifier) == pytest.approx(0.4, abs=0.03)
     ratios = training.sparsifier.weight_ratios()
     assert list(ratios) == ["a.0", "b.0"] and abs(ratios["a.0"] - ratios["b.0"]) > 0.05
@@ -71,7 +44,7 @@ def test_training_finds_rates_that_differ_and_meets_the_ratio():
 def test_without_a_ratio_the_strength_decides():
     left = []
     for strength in (0.01, 1.0, 10.0):
-        training = Training(recipe(strength=strength)).run(120)
+        training = Training(recipe(strength=strength), 120).run(120)
         left.append(macs_left(training.sparsifier))
     assert left[0] > 0.95 and left[0] > left[1] > left[2] and left[1] < 0.9
     assert all(mask.any() for mask in training.sparsifier.weight_masks().values())
@@ -114,25 +87,7 @@ def test_one_step_by_hand():
 
 @pytest.mark.parametrize("stop", [5, 40, 100])
 def test_state_continues_exactly(stop):
-    whole = Training(recipe(ratio=0.5)).run(120)
-    first = Training(recipe(ratio=0.5)).run(stop)
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "sparsifier": first.sparsifier.state_dict(),
-            "model": first.model.state_dict(),
-            "optimizer": first.optimizer.state_dict(),
-        },
-        buffer,
-    )
-    buffer.seek(0)
-    state = torch.load(buffer, weights_only=True)
-    second = Training(recipe(ratio=0.5))
-    second.sparsifier.load_state_dict(state["sparsifier"])
-    second.model.load_state_dict(state["model"])
-    second.optimizer.load_state_dict(state["optimizer"])
-    second.done = stop
-    second.run(120 - stop)
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(second.model.state_dict()[name], value), name
+    whole, first = Training(recipe(ratio=0.5), 120).run(120), Training(recipe(ratio=0.5), 120).run(stop)
+    second = first.continued().run(120 - stop)
+    assert equal(second.model.state_dict(), whole.model.state_dict())
     assert first.log + second.log == whole.log
