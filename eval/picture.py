@@ -25,14 +25,14 @@ MAX_MASKS = 32
 
 @dataclass(frozen=True)
 class Point:
-    """One model on one engine: latency in ms (median and the 10th-90th percentile), top-1 in percent."""
+    """One model on one engine: latency in ms (median and the 10th-90th percentile), accuracy in percent."""
 
     label: str
     sparse: bool
     latency: float
     low: float
     high: float
-    top1: float
+    accuracy: float
 
 
 def draw(
@@ -42,6 +42,7 @@ def draw(
     points: Sequence[Point],
     subtitle: str = "",
     latency_label: str = "latency, ms",
+    accuracy_label: str = "top-1 accuracy, %",
 ) -> Path:
     """Write a PNG (atomically): masks as small multiples on the left, the scatter plot on the right.
 
@@ -65,7 +66,7 @@ def draw(
         _draw_masks(left, shown, rows, columns, top, len(masks) - len(shown))
     else:
         right = figure
-    _draw_points(right, points, top, latency_label)
+    _draw_points(right, points, top, latency_label, accuracy_label)
     with replace_atomically(Path(path)) as file:
         figure.savefig(file, dpi=160, format="png")
     return Path(path)
@@ -92,14 +93,14 @@ def _draw_masks(
     figure.text(0.07, 0.02, f"     columns computed, the rest is skipped{note}", size=8.5, color=MUTED)
 
 
-def _draw_points(figure, points: Sequence[Point], top: float, latency_label: str):
+def _draw_points(figure, points: Sequence[Point], top: float, latency_label: str, accuracy_label: str):
     axis = figure.subplots()
     figure.subplots_adjust(left=0.13, right=0.96, top=top, bottom=0.13)
     for point in points:
         colour = SPARSE if point.sparse else DENSE
         axis.errorbar(
             point.latency,
-            point.top1,
+            point.accuracy,
             xerr=[[max(point.latency - point.low, 0)], [max(point.high - point.latency, 0)]],
             fmt="o" if point.sparse else "s",
             ms=9,
@@ -112,13 +113,13 @@ def _draw_points(figure, points: Sequence[Point], top: float, latency_label: str
             zorder=3,
         )
     span_x = max(p.high for p in points)
-    values = [p.top1 for p in points]
+    values = [p.accuracy for p in points]
     spread = max(max(values) - min(values), 1.0)
     axis.set_xlim(0, 1.12 * span_x)
     axis.set_ylim(min(values) - 0.55 * spread, min(max(values) + 0.55 * spread, 100 + 0.3 * spread))
     _label(axis, points)
     axis.set_xlabel(latency_label, size=10, color=INK)
-    axis.set_ylabel("top-1 accuracy, %", size=10, color=INK)
+    axis.set_ylabel(accuracy_label, size=10, color=INK)
     axis.grid(color=GRID, linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -133,12 +134,12 @@ def _label(axis, points: Sequence[Point]) -> None:
     frame = axis.get_window_extent()
     taken = [
         Bbox.from_bounds(x - 9, y - 9, 18, 18)
-        for x, y in axis.transData.transform([(point.latency, point.top1) for point in points])
+        for x, y in axis.transData.transform([(point.latency, point.accuracy) for point in points])
     ]
     for point in sorted(points, key=lambda p: p.latency):
         text = axis.annotate(
             f"{point.label}, {point.latency:.2f} ms",
-            (point.latency, point.top1),
+            (point.latency, point.accuracy),
             xytext=(0, 0),
             textcoords="offset points",
             ha="center",

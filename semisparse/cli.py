@@ -13,6 +13,10 @@ from typing import Annotated
 
 # Modules whose distribution has another name; used to find the extra that brings them.
 _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+_MODEL_HELP = (
+    "Converted model (.safetensors), training run directory, exported program (.pt2), or a torchvision "
+    "classifier with random weights."
+)
 _PASS_THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -97,6 +101,71 @@ def _app():
         typer.echo(ss.statistics(fast))
         typer.echo(f"wrote {output}")
 
+    @app.command(context_settings=_PASS_THROUGH, add_help_option=False)
+    def bench(context: typer.Context) -> None:
+        """Time converted models against each other and other engines (--help lists its options)."""
+        from semisparse.eval.bench import main as run
+
+        run(context.args)
+
+    @app.command(context_settings=_PASS_THROUGH, add_help_option=False)
+    def plan(context: typer.Context) -> None:
+        """How fast would a network be at a given sparsity? Timed, before training (--help: options)."""
+        from semisparse.eval.network import main as run
+
+        run(context.args)
+
+    @app.command()
+    def explain(
+        model: Annotated[str, typer.Argument(help=_MODEL_HELP)],
+        imposed: Annotated[
+            str, typer.Option(help="Pretended sparsity of a model that is not converted; see plan --help.")
+        ] = "dense",
+        size: Annotated[int | None, typer.Option(help="Side of the image in pixels.")] = None,
+        threads: Annotated[int, typer.Option(min=1)] = 1,
+        rounds: Annotated[int, typer.Option(min=1, help="Timed passes through the network.")] = 15,
+        json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table here.")] = None,
+    ) -> None:
+        """Where the time goes, layer by layer: algorithm, dense against sparse, and why not faster."""
+        import json
+
+        import semisparse as ss
+        from semisparse._files import replace_atomically
+        from semisparse._table import print_table
+        from semisparse.eval.models import converted_model
+        from semisparse.explain import TEXT_COLUMNS
+
+        network, example = converted_model(model, size, imposed)
+        found = ss.explain(network, example, threads=threads, rounds=rounds)
+        print_table(found.rows(), left=TEXT_COLUMNS)
+        typer.echo(found.summary())
+        if json_file is not None:
+            with replace_atomically(json_file) as file:
+                file.write(json.dumps(found.as_dict(), indent=1).encode())
+
+    @app.command()
+    def tune(
+        model: Annotated[Path, typer.Argument(help="Converted model (.safetensors).")],
+        size: Annotated[
+            int | None, typer.Option(help="Side of the image in pixels, where it is free.")
+        ] = None,
+        threads: Annotated[int, typer.Option(min=1)] = 1,
+        rounds: Annotated[int, typer.Option(min=1, help="Timed passes with each algorithm.")] = 15,
+        again: Annotated[
+            bool, typer.Option("--again", help="Even if this machine has been tuned for.")
+        ] = False,
+    ) -> None:
+        """Measure which algorithm is fastest for each layer on this machine; load() applies the result."""
+        from semisparse._table import print_table
+        from semisparse.tuning import TEXT_COLUMNS, tune_file, tuning_path
+
+        found, measured = tune_file(
+            model, size, threads=threads, rounds=rounds, again=again, progress=typer.echo
+        )
+        print_table(found.rows(), left=TEXT_COLUMNS)
+        typer.echo(found.summary())
+        typer.echo(f"{'wrote' if measured else 'already in'} {tuning_path(model)}")
+
     @train.command("classify", context_settings=_PASS_THROUGH, add_help_option=False)
     def train_classify(context: typer.Context) -> None:
         """Train an image classifier, dense or sparse (--help lists its options)."""
@@ -111,10 +180,24 @@ def _app():
 
         run(context.args)
 
+    @evaluate.command("peers", context_settings=_PASS_THROUGH, add_help_option=False)
+    def eval_peers(context: typer.Context) -> None:
+        """Time a dense model on every installed engine and say which wins (--help lists its options)."""
+        from semisparse.eval.peers.main import main as run
+
+        run(context.args)
+
     @evaluate.command("classify", context_settings=_PASS_THROUGH, add_help_option=False)
     def eval_classify(context: typer.Context) -> None:
         """Compare classifiers in accuracy and latency (--help lists its options)."""
         from semisparse.eval.classify import main as run
+
+        run(context.args)
+
+    @evaluate.command("detect", context_settings=_PASS_THROUGH, add_help_option=False)
+    def eval_detect(context: typer.Context) -> None:
+        """Compare YOLO detectors in mAP and latency (--help lists its options)."""
+        from semisparse.eval.detect import main as run
 
         run(context.args)
 

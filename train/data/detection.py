@@ -12,7 +12,7 @@ from typing import Any
 from semisparse._files import replace_atomically
 
 from .shapes import write_shapes
-from .sources import cache_directory
+from .sources import SUFFIXES, cache_directory
 
 _LAYOUT = "a YAML file with train, val (folders of pictures, with labels beside them) and names"
 
@@ -55,6 +55,25 @@ def open_detection_data(
     with replace_atomically(directory / "data.yaml") as file:
         file.write(yaml.safe_dump(content, sort_keys=False).encode())
     return (directory / "data.yaml").resolve()
+
+
+def list_pictures(data: str | os.PathLike, split: str) -> list[Path]:
+    """Files of the pictures of a split of a data.yaml that `open_detection_data` returned, sorted.
+
+    Raises ValueError if the file has no such split, or the split no picture.
+    """
+    content = _content(Path(data))
+    entries = content.get(split) or []
+    files: list[Path] = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        place = Path(content["path"]) / str(entry)
+        if place.is_dir():
+            files += [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES]
+        else:  # a list of files; "./" starts at the list's folder
+            files += [place.parent / line for line in place.read_text().splitlines() if line.strip()]
+    if not files:
+        raise ValueError(f"{data} has no pictures for the split {split!r}; choose another one")
+    return sorted(files)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -194,7 +194,7 @@ class SparseDetectionTrainer(DetectionTrainer):
         if mode != "val" or not self._has_columns():
             return super().build_dataset(img_path, mode, batch)
         # Rectangular batches would resample the masks: validate the network that will be deployed.
-        stride = max(int(self.network.stride.max()), 32)
+        stride = _stride(self.network)
         return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride)
 
     def _has_columns(self) -> bool:
@@ -442,24 +442,18 @@ def convert(
         ValueError: not a detection network; a size that is no multiple of the stride; see
         `semisparse.convert`.
     """
-    network = copy.deepcopy(load(model)).cpu().float().eval()
-    trained = _trained_size(network)
+    network = _deployed(load(model))
+    trained, stride = trained_size(network), _stride(network)
     sizes = [trained] if sizes is None else [sizes] if isinstance(sizes, (int, tuple)) else list(sizes)
-    stride = max(int(network.stride.max()), 32)
     pairs = [(size, size) if isinstance(size, int) else tuple(size) for size in sizes]
     for height, width in pairs:
         if height < stride or width < stride or height % stride or width % stride:
             raise ValueError(
                 f"the size {height} x {width} is not a multiple of the network's stride, {stride}"
             )
-    channels = getattr(network, "yaml", {}).get("channels", 3)
-    with _masked_norms_hidden(network):
-        DetectionModel.fuse(network, verbose=False)  # merges branches, drops the unused head
     masks, models = {}, []
     for size in pairs:
-        example, fitted = torch.zeros(1, channels, *size), copy.deepcopy(network)
-        masks[f"{size[0]}x{size[1]}"] = _fit_masks(fitted, example, other_sizes)
-        _fix_head(fitted, example)
+        fitted, example, masks[f"{size[0]}x{size[1]}"] = _fitted(network, size, other_sizes)
         models.append(ss.convert(fitted, example, strict=strict, free_size=False))
     names = network.names
     info = {
@@ -471,6 +465,31 @@ def convert(
         "masks": masks,
     }
     return SizedModel(models, info)
+
+
+def plain(model: YOLO | nn.Module | str | os.PathLike, size: tuple[int, int]) -> nn.Module:
+    """The network that `convert` converts, masks and all, as a module of torch: what other engines get.
+
+    It takes and returns what the converted one does, for images of `size`, (height, width).
+    """
+    return _fitted(_deployed(load(model)), size, "resample")[0]
+
+
+def _deployed(network: nn.Module) -> nn.Module:
+    """A copy with branches merged and without the head that inference does not use."""
+    network = copy.deepcopy(network).cpu().float().eval()
+    with _masked_norms_hidden(network):
+        DetectionModel.fuse(network, verbose=False)
+    return network
+
+
+def _fitted(network: nn.Module, size: tuple[int, int], policy: str) -> tuple[nn.Module, Tensor, str]:
+    """A copy for images of `size` that returns decoded boxes, an example, and what was done to the masks."""
+    example = torch.zeros(1, getattr(network, "yaml", {}).get("channels", 3), *size)
+    fitted = copy.deepcopy(network)
+    done = _fit_masks(fitted, example, policy)
+    _fix_head(fitted, example)
+    return fitted, example, done
 
 
 def _fit_masks(network: nn.Module, example: Tensor, policy: str) -> str:
@@ -507,7 +526,12 @@ def _fix_head(network: nn.Module, example: Tensor) -> None:
     head.shape = _AnyShape()
 
 
-def _trained_size(network: nn.Module) -> int:
+def _stride(network: nn.Module) -> int:
+    return max(int(network.stride.max()), 32)
+
+
+def trained_size(network: nn.Module) -> int:
+    """Side of the square pictures that a network was trained on."""
     sparsity = getattr(network, "sparsity", None)
     args = getattr(network, "args", None) or {}
     size = (
