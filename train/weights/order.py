@@ -38,8 +38,10 @@ def _price(kept: Tensor, connectivity: float) -> float:
     """Energy per filter below which a kernel is worth removing: the Lagrange multiplier of connectivity."""
     if connectivity == 0:
         return 0.0
-    best = kept.amax(1).flatten()
-    return best.kthvalue(max(round(connectivity * len(best)), 1)).values.item()
+    best = kept.amax(1).flatten().sort().values
+    # Between the last that goes and the first that stays: weights that are pruned already keep their order.
+    removed = min(max(round(connectivity * len(best)), 1), len(best) - 1)
+    return best[removed - 1 : removed + 1].mean().item()
 
 
 def _greedy(kept: Tensor, group: int, price: float) -> Tensor:

@@ -173,3 +173,18 @@ def test_an_order_loses_nothing_and_repeats(layer):
     assert torch.equal(order, similar_filters(weight, recipe, context))
     per_group = len(weight) // context.groups
     assert torch.equal(order // per_group, torch.arange(len(weight)) // per_group)
+
+
+def test_what_is_pruned_already_is_found_again():
+    """A pruned network that is trained on, with the same recipe, keeps its mask: no order is stored in it."""
+    generator = torch.Generator().manual_seed(5)
+    recipe = dataclasses.replace(RECIPE, group=4, connectivity=0.7)
+
+    def prune(weight):
+        context = Context(library=patterns.choose_library([weight], 8))
+        context = dataclasses.replace(context, order=similar_filters(weight, recipe, context))
+        mask = patterns.mask(weight, recipe, 5 / 9, context)
+        return weight * (mask & connectivity.mask(weight * mask, recipe, 0.7, context))
+
+    pruned = prune(torch.randn(32, 24, 3, 3, generator=generator))
+    assert torch.equal(prune(pruned), pruned)
