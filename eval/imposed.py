@@ -86,12 +86,17 @@ def impose(
         The same model.
 
     Raises:
-        ValueError: the setting does not fit the model's layers.
+        ValueError: the setting does not fit the model's layers, or is for none of them.
     """
     if not setting.dense:
         recipe = setting.recipe
         if skip is not None:
             recipe = Recipe(recipe.to_dict() | {"_skip": list(skip)})
+        if not recipe.resolve(model):
+            raise ValueError(
+                f"{setting} removes nothing here: the model has no layer that it is for. Exported programs "
+                "have no layers at all, only operators; give the model itself, as MODULE:FUNCTION"
+            )
         sparsifier = Sparsifier(model, recipe, example, seed=seed)
         sparsifier.step()
         sparsifier.finalize()

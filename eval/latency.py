@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
+from semisparse.stepwise import fixed_threads
+
 # A burst shorter than this is dominated by the clock and by what the previous candidate left in the caches.
 BURST_SECONDS = 4e-3
 # OpenMP and engine thread pools spin for a while after work; with several threads a pause lets them sleep,
@@ -73,19 +75,6 @@ class Comparison:
     def as_dict(self) -> dict:
         """For JSON."""
         return {"threads": self.threads, "latency_ms": {k: vars(v) for k, v in self.latency.items()}}
-
-
-@contextmanager
-def fixed_threads(threads: int) -> Iterator[None]:
-    """Run with `torch.set_num_threads(threads)`, then restore the setting."""
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def compare(

@@ -22,7 +22,7 @@ from semisparse.converted import ConvertedModel
 from semisparse.eval import imposed
 from semisparse.eval.imposed import Imposed
 from semisparse.eval.latency import random_input
-from semisparse.eval.models import load_model
+from semisparse.eval.models import default_size, load_model
 from semisparse.eval.peers import ENGINES, Candidate, Race, race
 from semisparse.eval.peers.main import show_progress
 from semisparse.info import collect
@@ -73,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--model",
         default="resnet18",
-        help="a torchvision classifier (random weights) or an exported program (.pt2)",
+        help="a torchvision classifier or a YOLO detector (yolov8n.yaml) with random weights, or "
+        "module:function that returns a model",
     )
     result.add_argument(
         "--imposed",
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         help="what to remove: 'pattern+group=4+connectivity=0.72,columns=0.3', also '; 1x1:block=0.75' for "
         "layers of a kind, or the name of a recipe; may be repeated (default: " + " | ".join(SETTINGS) + ")",
     )
-    result.add_argument("--size", type=int, default=224, metavar="PIXELS", help="side of the input image")
+    result.add_argument("--size", type=int, metavar="PIXELS", help="side of the image (default: the usual)")
     result.add_argument("--threads", type=int, nargs="+", default=[1])
     result.add_argument("--rounds", type=int, default=20)
     result.add_argument(
@@ -104,8 +105,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = args.imposed or SETTINGS
     # Our own dense network is what sparsity is compared with.
     settings = [imposed.parse(text) for text in dict.fromkeys(["dense", *texts])]
-    model, _ = load_model(args.model, args.size)
-    example = random_input(1, 3, args.size, args.size)
+    size = args.size or default_size(args.model)
+    if size is None:
+        raise ValueError(f"{args.model} is converted: sparsity can only be imposed before that; see bench")
+    model, _ = load_model(args.model, size)
+    example = random_input(1, 3, size, size)
     results = []
     for threads in args.threads:
         found, networks = measure(
@@ -117,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             engines=[name for name in args.peers.split(",") if name],
             progress=show_progress,
         )
-        results.append({"model": args.model, "size": args.size} | found.as_dict())
-        print(f"\n{args.model} at {args.size} px, batch 1, float32, {threads} thread(s):")
+        results.append({"model": args.model, "size": size} | found.as_dict())
+        print(f"\n{args.model} at {size} px, batch 1, float32, {threads} thread(s):")
         print(report(found, networks), flush=True)
     if args.layers:
         last = networks[str(settings[-1])]

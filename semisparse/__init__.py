@@ -20,10 +20,12 @@ _FUNCTIONS = {
     "SizedModel": "semisparse.sized",
     "convert": "semisparse.convert",
     "cpu_info": "semisparse.runtime",
+    "explain": "semisparse.explain",
     "kernel_name": "semisparse.runtime",
     "load": "semisparse.io",
     "save": "semisparse.io",
     "statistics": "semisparse.statistics",
+    "tune": "semisparse.tuning",
 }
 _MODULES = ("eval", "masking", "ops", "runtime", "train")
 
@@ -31,11 +33,13 @@ __all__ = sorted([*_FUNCTIONS, *_MODULES])
 
 if TYPE_CHECKING:
     from semisparse.convert import convert as convert
+    from semisparse.explain import explain as explain
     from semisparse.io import load as load
     from semisparse.io import save as save
     from semisparse.recipe import Recipe as Recipe
     from semisparse.sized import SizedModel as SizedModel
     from semisparse.statistics import statistics as statistics
+    from semisparse.tuning import tune as tune
 
 
 class _Package(ModuleType):

@@ -14,8 +14,8 @@ from typing import Annotated
 # Modules whose distribution has another name; used to find the extra that brings them.
 _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 _MODEL_HELP = (
-    "Converted model (.safetensors), training run directory, exported program (.pt2), or a torchvision "
-    "classifier with random weights."
+    "Converted model (.safetensors), training run directory, exported program (.pt2), module:function that "
+    "returns a model, or a torchvision classifier with random weights."
 )
 _PASS_THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True}
 

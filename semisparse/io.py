@@ -22,6 +22,7 @@ import dataclasses
 import json
 import os
 import zlib
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,6 +37,8 @@ from semisparse.graph import Graph, TensorSpec
 from semisparse.sized import SizedModel
 
 __all__ = ["load", "save"]
+
+TUNING_SUFFIX = ".tuning.json"
 
 
 def save(model: ConvertedModel | SizedModel, path: str | os.PathLike) -> None:
@@ -72,8 +75,13 @@ def save(model: ConvertedModel | SizedModel, path: str | os.PathLike) -> None:
         file.write(content)
 
 
-def load(path: str | os.PathLike) -> ConvertedModel | SizedModel:
+def load(path: str | os.PathLike, *, tuned: bool = True) -> ConvertedModel | SizedModel:
     """Read a converted model. The class that it was converted from is not needed.
+
+    Args:
+        tuned: let layers run the algorithms that `semisparse tune` found on this machine, where that was
+            done:
+            they are in `model.tuning.json` beside `model.safetensors`.
 
     Raises:
         ValueError: the file is damaged, foreign, or of a newer format; nothing in it is executed.
@@ -87,26 +95,34 @@ def load(path: str | os.PathLike) -> ConvertedModel | SizedModel:
             contents = parse(file.metadata() or {})
             # Copied out of the mapped file: a file that shrinks later must not take the process down.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        check_tensors(contents, tensors, lambda name: _crc32(tensors[name]))
+        check_tensors(contents, tensors, lambda name: crc32(tensors[name]))
         models = [
             ConvertedModel(graph, {name: tensors[name] for name in graph.tensors if name in tensors})
             for graph in contents.graphs
         ]
-        return SizedModel(models, contents.info) if contents.sized else models[0]
+        model = SizedModel(models, contents.info) if contents.sized else models[0]
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a usable semisparse model: {error}") from error
+    if tuned and Path(path).with_suffix(TUNING_SUFFIX).exists():
+        from semisparse import tuning
+
+        if (found := tuning.read(path)) is not None:
+            for one in models:
+                tuning.apply(one, found)
+    return model
 
 
 def _stored(model: ConvertedModel) -> tuple[Graph, dict[str, Tensor]]:
     """The model's graph with the checksums of its tensors, and these."""
     tensors = {name: model.get_buffer(name).cpu().contiguous() for name in model.graph.tensors}
     specs = {
-        name: TensorSpec(spec.dtype, spec.shape, _crc32(tensors[name]))
+        name: TensorSpec(spec.dtype, spec.shape, crc32(tensors[name]))
         for name, spec in model.graph.tensors.items()
     }
     return dataclasses.replace(model.graph, tensors=specs), tensors
 
 
-def _crc32(tensor: Tensor) -> int:
+def crc32(tensor: Tensor) -> int:
+    """Checksum of a tensor's contents, as files store it."""
     # As bytes: numpy has no bfloat16. Both file format and supported machines are little-endian.
     return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())

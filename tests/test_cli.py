@@ -21,7 +21,7 @@ def run(capsys, *argv):
 def test_help_lists_the_commands(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("info", "convert", "train", "eval"):
+    for command in ("info", "explain", "bench", "tune", "plan", "convert", "train", "eval"):
         assert command in out
 
 

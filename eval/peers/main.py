@@ -12,10 +12,11 @@ from pathlib import Path
 from semisparse._files import replace_atomically
 from semisparse._table import text_table
 from semisparse.eval.latency import random_input
-from semisparse.eval.models import load_model
+from semisparse.eval.models import default_size, load_model
 from semisparse.eval.peers.candidates import Candidate
 from semisparse.eval.peers.engines import ENGINES
 from semisparse.eval.peers.race import Race, race
+from semisparse.images import random_image
 from semisparse.info import collect
 
 
@@ -27,10 +28,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--model",
         default="resnet18",
-        help="a torchvision classifier (random weights), an exported program (.pt2) or a converted model "
-        "(.safetensors), which the other engines run without its sparsity",
+        help="a torchvision classifier (random weights), module:function that returns a model, an exported "
+        "program (.pt2), or a converted model (.safetensors), which other engines run without its sparsity",
     )
-    result.add_argument("--size", type=int, default=224, metavar="PIXELS", help="side of the input image")
+    result.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of the image (default: the usual one)"
+    )
     result.add_argument("--engines", default=",".join(ENGINES), metavar="NAMES", help="default: %(default)s")
     result.add_argument("--threads", type=int, nargs="+", default=[1])
     result.add_argument("--rounds", type=int, default=20, help="interleaved measurements of each engine")
@@ -41,16 +44,17 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     args = parser().parse_args(argv)
-    model, plain = load_model(args.model, args.size)
-    example = random_input(1, 3, args.size, args.size)
+    size = args.size or default_size(args.model)
+    model, plain = load_model(args.model, size)
+    example = random_image(model, size) if size is None else random_input(1, 3, size, size)
     names = [name for name in args.engines.split(",") if name]
     candidates = [Candidate(name, name, model if name == "semisparse" else plain) for name in names]
     results = []
     for threads in args.threads:
         found = race(candidates, example, threads=threads, rounds=args.rounds, progress=show_progress)
-        print(f"\n{args.model} at {args.size} px, batch 1, float32, {threads} thread(s):")
+        print(f"\n{args.model} at {example.shape[-1]} px, batch 1, float32, {threads} thread(s):")
         print(report(found), flush=True)
-        results.append({"model": args.model, "size": args.size} | found.as_dict())
+        results.append({"model": args.model, "input": list(example.shape)} | found.as_dict())
     if args.json:
         with replace_atomically(args.json) as file:
             file.write(json.dumps({"machine": collect(), "races": results}, indent=1).encode())

@@ -1,0 +1,344 @@
+"""Tuning on the machine at hand: which algorithm runs each layer, found by measuring (PatDNN, section 5.5).
+
+The result is data beside the model, `model.tuning.json` for `model.safetensors`: one entry for each processor
+and number of threads, so that a file can travel between machines. `semisparse.load` applies the entry of its
+machine. The weights stay portable: nothing of this is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from semisparse import algorithms, runtime
+from semisparse._files import replace_atomically
+from semisparse._table import text_table
+from semisparse.converted import ConvertedModel
+from semisparse.explain import chosen_algorithm
+from semisparse.images import random_image, select
+from semisparse.io import TUNING_SUFFIX, crc32, load
+from semisparse.sized import SizedModel
+from semisparse.stepwise import PACKED_CONVOLUTION, fixed_threads, input_sizes, time_steps
+
+__all__ = ["LayerTuning", "Tuning", "apply", "machine", "read", "tune", "tune_file", "tuning_path", "write"]
+
+FORMAT, VERSION = "semisparse-tuning", 1
+# A choice changes only where it is clearly faster: otherwise noise would choose.
+MARGIN = 0.03
+
+
+@dataclass(frozen=True)
+class LayerTuning:
+    """What was measured of one layer.
+
+    Attributes:
+        layer: its name.
+        checksum: of its packed weight, which is how it is found again (`TensorSpec.crc32` of the file).
+        input_size: (height, width) of its input.
+        default: the algorithm that runs without tuning.
+        algorithm: the one to run.
+        ms: milliseconds inside the network, by algorithm.
+    """
+
+    layer: str
+    checksum: int
+    input_size: tuple[int, int]
+    default: str
+    algorithm: str
+    ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The result for one machine; `str()` is a table.
+
+    Attributes:
+        machine: as `machine()` names it.
+        threads: with how many threads.
+        layers: the packed convolutions that have a choice.
+        ms_default, ms: of the whole network, before and after, measured together.
+    """
+
+    machine: str
+    threads: int
+    layers: tuple[LayerTuning, ...]
+    ms_default: float
+    ms: float
+
+    @property
+    def gain(self) -> float:
+        """How many times faster the tuned network is."""
+        return self.ms_default / self.ms
+
+    def rows(self) -> list[list[str]]:
+        """The table, header first."""
+        names = algorithms.ALGORITHMS
+        rows = [["layer", "input", "default", "tuned", *(f"ms {name}" for name in names)]]
+        for layer in self.layers:
+            size = "x".join(map(str, layer.input_size))
+            times = [f"{layer.ms[name]:.3f}" if name in layer.ms else "-" for name in names]
+            rows.append([layer.layer, size, layer.default, layer.algorithm, *times])
+        return rows
+
+    def summary(self) -> str:
+        """One line about the whole."""
+        changed = sum(layer.algorithm != layer.default for layer in self.layers)
+        return (
+            f"{changed} of {len(self.layers)} layers changed: {self.ms_default:.3f} -> {self.ms:.3f} ms "
+            f"({self.gain:.2f}x) on {self.threads} thread(s) of {self.machine}"
+        )
+
+    def __str__(self) -> str:
+        return f"{text_table(self.rows(), left=TEXT_COLUMNS)}\n{self.summary()}"
+
+
+TEXT_COLUMNS = 4  # of the table
+
+
+def machine() -> str:
+    """The processor and the kernels in use: what a tuning belongs to."""
+    cpu = runtime.cpu_info()
+    caches = f"{cpu['l1_bytes'] // 1024}K+{cpu['l2_bytes'] // 1024}K"
+    return " | ".join([cpu["name"] or cpu["architecture"], runtime.kernel_name(), caches])
+
+
+def tune(
+    model: ConvertedModel,
+    example_input: Tensor | Sequence[Tensor],
+    *,
+    threads: int | None = None,
+    rounds: int = 15,
+    progress: Callable[[str], object] = lambda text: None,
+) -> Tuning:
+    """Measure every algorithm on every layer, inside the network, and find the fastest of each.
+
+    The choice is not applied: see `apply`.
+
+    Args:
+        example_input: tensor or tensors that forward takes; sizes count.
+        threads: None for the present setting of torch.
+        rounds: timed passes with each algorithm.
+        progress: is told what happens.
+
+    Raises:
+        ValueError: a model that is not converted, or a count below 1.
+    """
+    if not isinstance(model, ConvertedModel):
+        raise ValueError(f"tune takes a converted model, and this is a {type(model).__name__}")
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    inputs = [example_input] if isinstance(example_input, Tensor) else list(example_input)
+    with fixed_threads(threads) as used:
+        sizes = input_sizes(model, inputs)
+        progress(f"{len(algorithms.ALGORITHMS)} algorithms, {rounds} rounds")
+        _forget(model, sizes)
+        defaults = _chosen(model, sizes)
+        forced = {name: (model, _forcing(name)) for name in algorithms.ALGORITHMS}
+        times = time_steps(forced, inputs, rounds=rounds)
+        layers = []
+        for (node, name, checksum), candidates in _tunable(model, sizes).items():
+            ms = {algorithm: times[algorithm][node] for algorithm in candidates}
+            best, default = min(ms, key=ms.__getitem__), defaults[node]
+            if ms[best] > (1 - MARGIN) * ms[default]:
+                best = default
+            layers.append(LayerTuning(name, checksum, sizes[node], default, best, ms))
+        progress("default against tuned")
+
+        @contextlib.contextmanager
+        def tuned() -> Iterator[None]:
+            _prefer(buffers, layers)
+            yield
+            _forget(model, sizes)
+
+        buffers = _buffers(model)
+        both = {"default": (model, contextlib.nullcontext), "tuned": (model, tuned)}
+        whole = {k: sum(v.values()) for k, v in time_steps(both, inputs, rounds=rounds).items()}
+    if whole["tuned"] > whole["default"]:  # what looked faster layer by layer was noise
+        layers = [dataclasses.replace(layer, algorithm=layer.default) for layer in layers]
+        whole["tuned"] = whole["default"]
+    return Tuning(machine(), used, tuple(layers), whole["default"], whole["tuned"])
+
+
+def tune_file(
+    path: str | os.PathLike,
+    size: int | None = None,
+    *,
+    threads: int | None = None,
+    rounds: int = 15,
+    again: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
+) -> tuple[Tuning, bool]:
+    """Tune a model file and store the result beside it; a `SizedModel` at each of its sizes.
+
+    Args:
+        size: side of the image, where the model leaves it free.
+        again: measure even if the file has a tuning of these layers for this machine and number of threads.
+
+    Returns:
+        The tuning, and whether it was measured now.
+
+    Raises:
+        ValueError: the model or the tuning beside it is damaged, or the model does not take such an image.
+    """
+    model = load(path, tuned=False)
+    models = list(model.models) if isinstance(model, SizedModel) and size is None else [select(model, size)]
+    images = [random_image(one, size) for one in models]
+    wanted = threads or torch.get_num_threads()
+    known = read(path, wanted)
+    if known is not None and known.threads == wanted and not again:
+        have = {(layer.checksum, layer.input_size) for layer in known.layers}
+        want = set()
+        for one, image in zip(models, images, strict=True):
+            sizes = input_sizes(one, [image])
+            want |= {(checksum, sizes[node]) for node, _, checksum in _tunable(one, sizes)}
+        if want <= have:
+            return known, False
+    found = [
+        tune(one, image, threads=threads, rounds=rounds, progress=progress)
+        for one, image in zip(models, images, strict=True)
+    ]
+    layers = tuple(layer for one in found for layer in one.layers)
+    total = Tuning(
+        found[0].machine, found[0].threads, layers, sum(t.ms_default for t in found), sum(t.ms for t in found)
+    )
+    write(path, total)
+    return total, True
+
+
+def apply(model: ConvertedModel, tuning: Tuning) -> int:
+    """Let the model's layers run what the tuning says; returns how many do. Layers it does not know stay as
+    they are. Preferences hold for all weights of equal content in this process."""
+    return _prefer(_buffers(model), tuning.layers)
+
+
+def tuning_path(model: str | os.PathLike) -> Path:
+    """Where the tuning of a model file lies: `model.tuning.json` beside `model.safetensors`."""
+    return Path(model).with_suffix(TUNING_SUFFIX)
+
+
+def write(path: str | os.PathLike, tuning: Tuning) -> None:
+    """Store a tuning beside the model file `path`, atomically; entries of other machines are kept."""
+    target = tuning_path(path)
+    entries = [t for t in _entries(target) if (t.machine, t.threads) != (tuning.machine, tuning.threads)]
+    tunings = [dataclasses.asdict(entry) for entry in (*entries, tuning)]
+    document = {"format": FORMAT, "version": VERSION, "tunings": tunings}
+    with replace_atomically(target) as file:
+        file.write(json.dumps(document, indent=1).encode())
+
+
+def read(path: str | os.PathLike, threads: int | None = None) -> Tuning | None:
+    """The tuning of the model file `path` for this machine, with the number of threads nearest to `threads`
+    (None: torch's present setting); None if there is none.
+
+    Raises:
+        ValueError: the file beside the model is damaged, or of a newer version.
+    """
+    here = machine()
+    wanted = threads or torch.get_num_threads()
+    found = [tuning for tuning in _entries(tuning_path(path)) if tuning.machine == here]
+    return min(found, key=lambda tuning: abs(tuning.threads - wanted), default=None)
+
+
+def _entries(path: Path) -> list[Tuning]:
+    if not path.exists():
+        return []
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT or document["version"] != VERSION:
+            raise ValueError(f"format {document['format']!r}, version {document['version']!r}")
+        return [_tuning(entry) for entry in document["tunings"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a tuning that this version of semisparse wrote ({error}); delete it, or run "
+            "semisparse tune again after that"
+        ) from error
+
+
+def _tuning(entry: dict) -> Tuning:
+    layers = []
+    for item in entry["layers"]:
+        layer = LayerTuning(**item | {"input_size": tuple(map(int, item["input_size"]))})
+        for name in (layer.default, layer.algorithm):
+            if name not in algorithms.ALGORITHMS:
+                raise ValueError(f"unknown algorithm {name!r}")
+        if len(layer.input_size) != 2 or type(layer.checksum) is not int:
+            raise ValueError(f"input_size {layer.input_size!r}, checksum {layer.checksum!r}")
+        layers.append(layer)
+    return Tuning(
+        str(entry["machine"]),
+        int(entry["threads"]),
+        tuple(layers),
+        float(entry["ms_default"]),
+        float(entry["ms"]),
+    )
+
+
+def _checksums(model: ConvertedModel) -> dict[str, int]:
+    """Checksum of every packed weight, by the buffer's name."""
+    names = {node.args[1].name for node in model.graph.nodes if node.op == PACKED_CONVOLUTION}
+    return {name: crc32(model.get_buffer(name)) for name in names}
+
+
+def _buffers(model: ConvertedModel) -> dict[int, Tensor]:
+    """Packed weights by checksum."""
+    return {checksum: model.get_buffer(name) for name, checksum in _checksums(model).items()}
+
+
+def _convolutions(model: ConvertedModel) -> list[tuple[str, str, int]]:
+    """(node, layer, checksum of the weight) of every packed convolution."""
+    checksums, layers = _checksums(model), {record.node: record.name for record in model.layers}
+    return [
+        (node.name, layers.get(node.name, node.name), checksums[node.args[1].name])
+        for node in model.graph.nodes
+        if node.op == PACKED_CONVOLUTION
+    ]
+
+
+def _prefer(buffers: dict[int, Tensor], layers: Sequence[LayerTuning]) -> int:
+    found = [layer for layer in layers if layer.checksum in buffers]
+    for layer in found:
+        algorithms.prefer(buffers[layer.checksum], layer.input_size, layer.algorithm)
+    return len(found)
+
+
+def _forget(model: ConvertedModel, sizes: dict[str, tuple[int, int]]) -> None:
+    """Take back the preferences of all layers."""
+    for node in model.graph.nodes:
+        if node.name in sizes:
+            packed = model.get_buffer(node.args[1].name)
+            algorithms.prefer(packed, sizes[node.name], algorithms.AUTOMATIC)
+
+
+def _chosen(model: ConvertedModel, sizes: dict[str, tuple[int, int]]) -> dict[str, str]:
+    return {
+        node.name: chosen_algorithm(model, node, sizes[node.name])
+        for node in model.graph.nodes
+        if node.name in sizes
+    }
+
+
+def _tunable(
+    model: ConvertedModel, sizes: dict[str, tuple[int, int]]
+) -> dict[tuple[str, str, int], list[str]]:
+    """The convolutions, as `_convolutions` gives them, that more than one algorithm applies to, and these."""
+    really: dict[str, dict[str, str]] = {}
+    for name in algorithms.ALGORITHMS:
+        with algorithms.forced(name):  # where it does not apply, another one runs
+            really[name] = _chosen(model, sizes)
+    found = {
+        layer: [name for name in algorithms.ALGORITHMS if really[name][layer[0]] == name]
+        for layer in _convolutions(model)
+    }
+    return {layer: names for layer, names in found.items() if len(names) > 1}
+
+
+def _forcing(name: str) -> Callable[[], contextlib.AbstractContextManager]:
+    return lambda: algorithms.forced(name)
