@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]], left: int = 1, *, notes: bool = False) -> str:
-    """Align columns, the first `left` (with `notes` also the last) to the left; the first row is the header."""
+    """Align columns: the first `left` (with `notes` also the last) to the left. The first row is a header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

@@ -15,9 +15,9 @@ def allocate(layers: Iterable[Layer]) -> None:
     """Set `ratio` of the layers whose recipe says `scope: global`; the others stay as they are.
 
     Layers with equal scheme, ratio, method and schedule share: together they lose `ratio` of their
-    multiplications. What goes first are the boxes with the lowest layer-adaptive magnitude score (LAMP, Lee
-    et al., ICLR 2021): the square of a box relative to all squares of its layer that are at least as large,
-    which is how much the layer's output would be distorted.
+    multiplications. What goes first are the boxes that distort least for each multiplication that they cost:
+    those with the lowest layer-adaptive magnitude score (LAMP, Lee et al., ICLR 2021: the square of a box
+    relative to all squares of its layer that are at least as large) by output positions of the layer.
     """
     pools: dict[tuple, list[Layer]] = {}
     for layer in layers:
@@ -27,7 +27,8 @@ def allocate(layers: Iterable[Layer]) -> None:
     for (_, ratio, *_), pool in pools.items():
         parts = [layer.parts()[0] for layer in pool]
         scores = [
-            _scores(boxes.mean_squares(x.weight), boxes.sizes) for boxes, x in zip(parts, pool, strict=True)
+            _scores(boxes.mean_squares(x.weight), boxes.sizes) / max(x.positions, 1)
+            for boxes, x in zip(parts, pool, strict=True)
         ]
         costs = [boxes.sizes.flatten() * x.positions for boxes, x in zip(parts, pool, strict=True)]
         keep = keep_largest(torch.cat(scores), ratio, torch.cat(costs))

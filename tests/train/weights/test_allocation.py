@@ -17,14 +17,14 @@ def layer(name, weight, positions=1, **recipe):
 
 
 def naive_ratios(layers, ratio):
-    """LAMP for single weights: sort all scores and remove until the multiplications are met."""
+    """LAMP of single weights by what they cost: sort and remove until the multiplications are met."""
     scored = []
     for layer in layers:
         squares = sorted((w * w for w in layer.weight.flatten().tolist()), reverse=True)
         total = 0.0
         for square in squares:
             total += square
-            scored.append((square / total, layer))
+            scored.append((square / total / layer.positions, layer))
     left = whole = sum(layer.weight.numel() * layer.positions for layer in layers)
     removed = dict.fromkeys((layer.name for layer in layers), 0)
     for _, layer in sorted(scored, key=lambda pair: pair[0]):
