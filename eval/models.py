@@ -68,7 +68,8 @@ def load_model(model: str, size: int | None) -> tuple[nn.Module, nn.Module]:
 
     Args:
         model: torchvision classifier, or YOLO detector (`yolov8n.yaml`), given random weights;
-            `module:function`, a function without arguments that returns a module; `.pt2` or `.safetensors` file.
+            `module:function`, a function without arguments that returns a module; a file, `.pt2` or
+            `.safetensors`.
         size: side of the image; only the random weights depend on it.
 
     Raises:
