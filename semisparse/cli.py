@@ -57,10 +57,17 @@ def _app():
         """Sparse CNN inference on CPUs: train for it, convert, measure."""
 
     @app.command()
-    def info() -> None:
-        """Processor, kernels and versions, to paste into a bug report."""
+    def info(
+        model: Annotated[
+            Path | None, typer.Argument(help="Converted model (.safetensors) or training run directory.")
+        ] = None,
+    ) -> None:
+        """Processor, kernels and versions, to paste into a bug report; with MODEL, its layers instead."""
         from semisparse.info import collect
 
+        if model is not None:
+            typer.echo(_statistics(model))
+            return
         fields = collect()
         width = max(map(len, fields))
         for name, value in fields.items():
@@ -202,6 +209,17 @@ def _app():
         run(context.args)
 
     return app
+
+
+def _statistics(model: Path):
+    import semisparse as ss
+
+    if model.suffix == ".safetensors":
+        return ss.statistics(ss.load(model))
+    from semisparse.train.run import load_run
+
+    run = load_run(model)
+    return ss.statistics(run.model, run.example(), run.recipe)
 
 
 def _fail(message: str, error: BaseException, debug: bool, code: int = 2) -> None:

@@ -52,6 +52,25 @@ def test_info_reports_versions_and_kernels_without_paths(capsys):
     assert "/home" not in out and "site-packages" not in out
 
 
+def test_info_of_a_model_lists_its_layers(capsys, tmp_path):
+    import torch
+
+    import semisparse as ss
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.ConvTranspose2d(4, 2, 2))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight[0] = 0
+    ss.save(ss.convert(model, torch.randn(2, 2, 6, 6)), tmp_path / "model.safetensors")
+    code, out, _ = run(capsys, "info", str(tmp_path / "model.safetensors"))
+    lines = out.splitlines()
+    assert code == 0 and lines[0].endswith("not used")
+    assert lines[2].startswith("0 ") and "structured" in lines[2] and lines[2].endswith("K")
+    assert "conv_transpose2d is not a convolution that" in lines[3]
+    code, _, err = run(capsys, "info", str(tmp_path / "none"))
+    assert code == 2 and "none" in err
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("ratio 2 is not in [0, 1)"), RuntimeError("wrong"), OSError("no file")]
 )

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from semisparse.recipe import Recipe
+
 from .checkpoint import load_checkpoint, load_weights
 from .models import make_classifier
 
@@ -22,11 +24,12 @@ class Run:
         name: the run directory's name.
         path: the checkpoint file.
         model: the trained network in eval mode, column masks attached; the averaged weights if it kept an
-        average.
+            average.
         classes: names of the classes, in the order of the outputs.
         options: the options that the run was started with.
         history: one dict per epoch, as in log.jsonl.
         epoch: epochs completed.
+        recipe: the sparsity that it trains; None for a dense run.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Run:
     options: dict[str, Any]
     history: list[dict] = field(default_factory=list, repr=False)
     epoch: int = 0
+    recipe: Recipe | None = None
 
     def example(self) -> Tensor:
         """One picture of zeros (1, 3, size, size), float32, of the size that the run was trained at."""
@@ -63,4 +67,5 @@ def load_run(run: str | os.PathLike) -> Run:
     weights = state["model_ema"]["module"] if state.get("model_ema") else state["model"]
     load_weights(model, weights, source=str(path))
     name = path.resolve().parent.name
-    return Run(name, path, model.eval(), classes, options, state.get("history", []), state["epoch"])
+    recipe = Recipe(state["recipe"]) if state.get("recipe") else None
+    return Run(name, path, model.eval(), classes, options, state.get("history", []), state["epoch"], recipe)

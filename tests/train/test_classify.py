@@ -103,6 +103,7 @@ def test_sparse_run_keeps_accuracy_and_masks(sparse, dense):
     assert run.example().shape == (1, 3, 32, 32) and not run.model.training
     masked = masked_modules(run.model)
     assert set(masked) == set(summary["columns"]) and "layer4.1.conv2" not in masked and len(masked) == 15
+    assert run.recipe == Recipe(RECIPE)
     assert len(summary["weights"]) == 15 and "layer3.0.conv1" not in summary["weights"]
     assert summary["weights"]["layer4.0.conv2"] == pytest.approx(1 - 4 / 9 * 3 / 4)
     assert summary["weights"]["layer2.0.conv1"] == pytest.approx(0.8, abs=1e-4)
