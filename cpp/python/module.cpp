@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -89,100 +90,147 @@ ConstTensor4 tensor4(const py::array& strided) {
   return tensor;
 }
 
-FloatArray conv2d_numpy(const py::object& input_object, const py::object& weight_object,
-                        const py::object& bias_object, Pair stride, Pair padding, Pair dilation,
-                        int64_t groups, const py::object& mask_object, const py::object& fill_object,
-                        const std::string& activation, const py::object& residual_object) {
-  const py::array input = strided_input(input_object);
-  Packed* const packed = py::isinstance<Packed>(weight_object) ? weight_object.cast<Packed*>() : nullptr;
-  FloatArray weight;
-  Conv2dGeometry geometry;
-  if (packed != nullptr) {
-    geometry.weight = packed->info.shape;
-    check(groups == 0 || groups == geometry.weight.groups, "`groups` is ", groups,
-          ", but the weight was packed with groups = ", geometry.weight.groups);
-  } else {
-    weight = float_weight(weight_object);
-    geometry.weight = weight_shape(weight, groups == 0 ? 1 : groups);
-  }
-  geometry.batch = input.shape(0);
-  geometry.in_h = input.shape(2);
-  geometry.in_w = input.shape(3);
-  std::tie(geometry.stride_h, geometry.stride_w) = std::make_tuple(stride[0], stride[1]);
-  std::tie(geometry.pad_h, geometry.pad_w) = std::make_tuple(padding[0], padding[1]);
-  std::tie(geometry.dilation_h, geometry.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
-  geometry.validate();
-  check(input.shape(1) == geometry.in_channels(), "`input` has ", input.shape(1),
-        " channels, but the weight expects ", geometry.in_channels(),
-        " (IC/groups = ", geometry.weight.in_channels_per_group, " times ", geometry.weight.groups,
-        " groups)");
-
-  const int64_t channels = geometry.out_channels(), out_h = geometry.out_h(), out_w = geometry.out_w();
-  FloatArray bias, fill, residual;
-  py::array_t<bool, py::array::c_style> mask;
-  FloatArray output({geometry.batch, channels, out_h, out_w});
-  Conv2dOperands operands;
-  operands.activation = parse_activation(activation);
-  operands.input = tensor4(input);
-  operands.output = output.mutable_data();
-  if (!bias_object.is_none()) {
-    bias = contiguous<float>(bias_object, "bias", "float32 of shape (OC,)");
-    check_shape(bias, "bias", {channels});
-    operands.bias = bias.data();
-  }
-  if (!fill_object.is_none()) {
-    fill = contiguous<float>(fill_object, "fill", "float32 of shape (OC,)");
-    check_shape(fill, "fill", {channels});
-    operands.fill = fill.data();
-  }
-  if (!residual_object.is_none()) {
-    residual = contiguous<float>(residual_object, "residual", "float32 of the output's shape");
-    check_shape(residual, "residual", {geometry.batch, channels, out_h, out_w});
-    operands.residual = residual.data();
-  }
-  const uint8_t* mask_bytes = nullptr;
-  if (!mask_object.is_none()) {
-    mask = contiguous<bool>(mask_object, "mask", "bool of shape (OH, OW), True = computed");
-    check_shape(mask, "mask", {out_h, out_w});
-    mask_bytes = reinterpret_cast<const uint8_t*>(mask.data());
-  }
-
-  const std::shared_ptr<Parallel> parallel = shared_pool();
-  {
-    const py::gil_scoped_release release;
-    if (packed != nullptr)
-      conv2d(geometry, packed->prepared, packed->bytes.data(), packed->bytes.size(), mask_bytes, operands,
-             *parallel);
-    else
-      conv2d(geometry, weight.data(), mask_bytes, operands, *parallel);
-  }
-  return output;
+// Where a result goes: a new array, or the caller's.
+FloatArray output_array(const py::object& out, std::initializer_list<int64_t> shape, const py::array& input) {
+  if (out.is_none()) return FloatArray(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  const py::array array = checked<float>(out, "out", "float32 of the output's shape");
+  check_shape(array, "out", shape);
+  check(array.writeable() && (array.flags() & py::array::c_style) != 0,
+        "`out` must be C-contiguous and writeable; use np.empty(shape, np.float32)");
+  const auto* const first = static_cast<const char*>(input.data());
+  const char* last = first + sizeof(float);
+  for (int axis = 0; axis < input.ndim(); ++axis)
+    last += std::max<py::ssize_t>(input.shape(axis) - 1, 0) * input.strides(axis);
+  const auto* const begin = static_cast<const char*>(array.data());
+  check(input.size() == 0 || begin + array.nbytes() <= first || last <= begin,
+        "`out` must not share memory with `input`; give another array");
+  return py::reinterpret_borrow<FloatArray>(array);
 }
 
-FloatArray max_pool2d_numpy(const py::object& input_object, Pair kernel_size, Pair stride, Pair padding,
-                            Pair dilation, bool ceil_mode) {
-  const py::array input = strided_input(input_object);
-  MaxPool2dGeometry geometry;
-  geometry.batch = input.shape(0);
-  geometry.channels = input.shape(1);
-  geometry.in_h = input.shape(2);
-  geometry.in_w = input.shape(3);
-  std::tie(geometry.kernel_h, geometry.kernel_w) = std::make_tuple(kernel_size[0], kernel_size[1]);
-  std::tie(geometry.stride_h, geometry.stride_w) = std::make_tuple(stride[0], stride[1]);
-  std::tie(geometry.pad_h, geometry.pad_w) = std::make_tuple(padding[0], padding[1]);
-  std::tie(geometry.dilation_h, geometry.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
-  geometry.ceil_mode = ceil_mode;
-  geometry.validate();
-  FloatArray output({geometry.batch, geometry.channels, geometry.out_h(), geometry.out_w()});
-  float* const result = output.mutable_data();
-  const ConstTensor4 image = tensor4(input);
-  const std::shared_ptr<Parallel> parallel = shared_pool();
-  {
-    const py::gil_scoped_release release;
-    max_pool2d(geometry, image, result, *parallel);
+// A checked call on given arrays, which it keeps alive: calling it again costs next to nothing. The arrays'
+// memory is read anew at every call.
+class Conv2dCall {
+ public:
+  Conv2dCall(const py::object& input_object, const py::object& weight_object, const py::object& bias_object,
+             Pair stride, Pair padding, Pair dilation, int64_t groups, const py::object& mask_object,
+             const py::object& fill_object, const std::string& activation, const py::object& residual_object,
+             const py::object& out_object)
+      : input_(strided_input(input_object)) {
+    if (py::isinstance<Packed>(weight_object)) {
+      packed_owner_ = weight_object;
+      packed_ = weight_object.cast<Packed*>();
+      geometry_.weight = packed_->info.shape;
+      check(groups == 0 || groups == geometry_.weight.groups, "`groups` is ", groups,
+            ", but the weight was packed with groups = ", geometry_.weight.groups);
+    } else {
+      weight_ = float_weight(weight_object);
+      geometry_.weight = weight_shape(weight_, groups == 0 ? 1 : groups);
+    }
+    geometry_.batch = input_.shape(0);
+    geometry_.in_h = input_.shape(2);
+    geometry_.in_w = input_.shape(3);
+    std::tie(geometry_.stride_h, geometry_.stride_w) = std::make_tuple(stride[0], stride[1]);
+    std::tie(geometry_.pad_h, geometry_.pad_w) = std::make_tuple(padding[0], padding[1]);
+    std::tie(geometry_.dilation_h, geometry_.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+    geometry_.validate();
+    check(input_.shape(1) == geometry_.in_channels(), "`input` has ", input_.shape(1),
+          " channels, but the weight expects ", geometry_.in_channels(),
+          " (IC/groups = ", geometry_.weight.in_channels_per_group, " times ", geometry_.weight.groups,
+          " groups)");
+
+    const int64_t channels = geometry_.out_channels(), out_h = geometry_.out_h(), out_w = geometry_.out_w();
+    output_ = output_array(out_object, {geometry_.batch, channels, out_h, out_w}, input_);
+    operands_.activation = parse_activation(activation);
+    operands_.input = tensor4(input_);
+    operands_.output = output_.mutable_data();
+    if (!bias_object.is_none()) {
+      bias_ = contiguous<float>(bias_object, "bias", "float32 of shape (OC,)");
+      check_shape(bias_, "bias", {channels});
+      operands_.bias = bias_.data();
+    }
+    if (!fill_object.is_none()) {
+      fill_ = contiguous<float>(fill_object, "fill", "float32 of shape (OC,)");
+      check_shape(fill_, "fill", {channels});
+      operands_.fill = fill_.data();
+    }
+    if (!residual_object.is_none()) {
+      residual_ = contiguous<float>(residual_object, "residual", "float32 of the output's shape");
+      check_shape(residual_, "residual", {geometry_.batch, channels, out_h, out_w});
+      operands_.residual = residual_.data();
+    }
+    if (!mask_object.is_none()) {
+      mask_ = contiguous<bool>(mask_object, "mask", "bool of shape (OH, OW), True = computed");
+      check_shape(mask_, "mask", {out_h, out_w});
+      mask_bytes_ = reinterpret_cast<const uint8_t*>(mask_.data());
+    }
   }
-  return output;
-}
+
+  FloatArray operator()() {
+    const std::shared_ptr<Parallel> parallel = shared_pool();
+    {
+      const py::gil_scoped_release release;
+      if (packed_ != nullptr)
+        conv2d(geometry_, packed_->prepared, packed_->bytes.data(), packed_->bytes.size(), mask_bytes_,
+               operands_, *parallel);
+      else
+        conv2d(geometry_, weight_.data(), mask_bytes_, operands_, *parallel);
+    }
+    return output_;
+  }
+
+  // Whether nothing had to be copied to make it contiguous: only then does a second call see new values.
+  bool reads_in_place(const py::object& input, const py::object& residual) const {
+    return input_.is(input) && (residual.is_none() || residual_.is(residual));
+  }
+
+ private:
+  py::array input_;
+  FloatArray weight_, bias_, fill_, residual_, output_;
+  py::array_t<bool, py::array::c_style> mask_;
+  py::object packed_owner_;
+  Packed* packed_ = nullptr;
+  const uint8_t* mask_bytes_ = nullptr;
+  Conv2dGeometry geometry_;
+  Conv2dOperands operands_;
+};
+
+class MaxPool2dCall {
+ public:
+  MaxPool2dCall(const py::object& input_object, Pair kernel_size, Pair stride, Pair padding, Pair dilation,
+                bool ceil_mode, const py::object& out_object)
+      : input_(strided_input(input_object)) {
+    geometry_.batch = input_.shape(0);
+    geometry_.channels = input_.shape(1);
+    geometry_.in_h = input_.shape(2);
+    geometry_.in_w = input_.shape(3);
+    std::tie(geometry_.kernel_h, geometry_.kernel_w) = std::make_tuple(kernel_size[0], kernel_size[1]);
+    std::tie(geometry_.stride_h, geometry_.stride_w) = std::make_tuple(stride[0], stride[1]);
+    std::tie(geometry_.pad_h, geometry_.pad_w) = std::make_tuple(padding[0], padding[1]);
+    std::tie(geometry_.dilation_h, geometry_.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+    geometry_.ceil_mode = ceil_mode;
+    geometry_.validate();
+    output_ = output_array(
+        out_object, {geometry_.batch, geometry_.channels, geometry_.out_h(), geometry_.out_w()}, input_);
+  }
+
+  FloatArray operator()() {
+    const ConstTensor4 image = tensor4(input_);
+    float* const result = output_.mutable_data();
+    const std::shared_ptr<Parallel> parallel = shared_pool();
+    {
+      const py::gil_scoped_release release;
+      max_pool2d(geometry_, image, result, *parallel);
+    }
+    return output_;
+  }
+
+  bool reads_in_place(const py::object& input) const { return input_.is(input); }
+
+ private:
+  py::array input_;
+  FloatArray output_;
+  MaxPool2dGeometry geometry_;
+};
 
 py::dict cpu() {
   const CpuInfo& info = cpu_info();
@@ -236,11 +284,23 @@ PYBIND11_MODULE(_core, m) {
           "What convolutions of inputs of this (height, width) with this weight run; 'automatic' forgets "
           "it.");
 
-  m.def("conv2d", &conv2d_numpy, py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("stride"),
-        py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("mask"), py::arg("fill"),
-        py::arg("activation"), py::arg("residual"));
-  m.def("max_pool2d", &max_pool2d_numpy, py::arg("input"), py::arg("kernel_size"), py::arg("stride"),
-        py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"));
+  // A call with its arguments checked and bound; calling it computes into `out` and returns that. For plans,
+  // which call the same again and again: `reads_in_place` must be true, or it works on a copy of its input.
+  py::class_<Conv2dCall>(m, "Conv2dCall")
+      .def(py::init<const py::object&, const py::object&, const py::object&, Pair, Pair, Pair, int64_t,
+                    const py::object&, const py::object&, const std::string&, const py::object&,
+                    const py::object&>(),
+           py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("stride"), py::arg("padding"),
+           py::arg("dilation"), py::arg("groups"), py::arg("mask"), py::arg("fill"), py::arg("activation"),
+           py::arg("residual"), py::arg("out"))
+      .def("reads_in_place", &Conv2dCall::reads_in_place, py::arg("input"), py::arg("residual"))
+      .def("__call__", &Conv2dCall::operator());
+  py::class_<MaxPool2dCall>(m, "MaxPool2dCall")
+      .def(py::init<const py::object&, Pair, Pair, Pair, Pair, bool, const py::object&>(), py::arg("input"),
+           py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+           py::arg("ceil_mode"), py::arg("out"))
+      .def("reads_in_place", &MaxPool2dCall::reads_in_place, py::arg("input"))
+      .def("__call__", &MaxPool2dCall::operator());
   m.def("pack_weight", &pack, py::arg("weight"), py::arg("groups") = 1);
   m.def(
       "unpack_weight",

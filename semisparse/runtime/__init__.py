@@ -1,12 +1,14 @@
 """numpy in, numpy out, without torch: what a board needs. The same kernels as the PyTorch operators.
 
-For output pixel p, output channel o and activation a::
+`load` reads a converted network (`semisparse.save`) and runs it::
+
+    network = runtime.load("model.safetensors")
+    y = network(x)                                   # x: float32 (N, 3, 224, 224)
+
+The operators, by themselves. For output pixel p, output channel o and activation a::
 
     y[n,o,p] = a( m[p] * (conv(x,W)[n,o,p] + bias[o]) + (1 - m[p]) * fill[o] + residual[n,o,p] )
 
-Example::
-
-    from semisparse import runtime
     weight = runtime.PackedWeight(runtime.pack_weight(w))
     y = runtime.conv2d(x, weight, bias, padding=1, mask=mask, activation="relu")
 """
@@ -27,9 +29,12 @@ except ImportError as error:
         "SEMISPARSE_WITHOUT_TORCH=1 on a machine without torch)"
     ) from error
 
+from semisparse.runtime.network import Network, load  # noqa: E402  after the import above has been explained
+
 PackedWeight = _core.PackedWeight
 
 __all__ = [
+    "Network",
     "PackedWeight",
     "compiler",
     "conv2d",
@@ -37,6 +42,7 @@ __all__ = [
     "get_num_threads",
     "inspect_packed",
     "kernel_name",
+    "load",
     "max_pool2d",
     "pack_weight",
     "set_num_threads",
@@ -59,6 +65,7 @@ def conv2d(
     fill: np.ndarray | None = None,
     activation: str = "none",
     residual: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Two-dimensional convolution that skips masked columns (output pixels) and zero weights.
 
@@ -72,6 +79,7 @@ def conv2d(
         fill: float32 (OC,), what a skipped pixel holds instead of conv + bias; None = zeros.
         activation: none, relu, relu6, silu, leaky_relu (slope 0.01), hardswish or sigmoid.
         residual: float32 (N, OC, OH, OW), added before the activation.
+        out: float32 (N, OC, OH, OW), C-contiguous, where to write the result; not in the memory of `input`.
 
     Returns:
         float32 (N, OC, OH, OW), C-contiguous.
@@ -80,10 +88,11 @@ def conv2d(
         ValueError: an argument has the wrong type, dtype, shape or value; says which and what is expected.
     """
     groups = 0 if groups is None else _positive(groups, "groups")
-    return _core.conv2d(
+    call = _core.Conv2dCall(
         input, weight, bias, _pair(stride, "stride"), _pair(padding, "padding"), _pair(dilation, "dilation"),
-        groups, mask, fill, str(activation), residual,
+        groups, mask, fill, str(activation), residual, out,
     )  # fmt: skip
+    return call()
 
 
 def max_pool2d(
@@ -93,6 +102,8 @@ def max_pool2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     ceil_mode: bool = False,
+    *,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Two-dimensional max pooling, as `torch.nn.functional.max_pool2d` does it.
 
@@ -102,6 +113,7 @@ def max_pool2d(
             and is at most half of the kernel.
         stride: the same; None = kernel_size.
         ceil_mode: a last window that sticks out counts too, unless it would start beyond the image.
+        out: float32 (N, C, OH, OW), C-contiguous, where to write the result; not in the memory of `input`.
 
     Returns:
         float32 (N, C, OH, OW), C-contiguous. A window that holds a NaN gives NaN.
@@ -110,10 +122,11 @@ def max_pool2d(
         ValueError: an argument has the wrong type, dtype, shape or value; says which and what is expected.
     """
     kernel = _pair(kernel_size, "kernel_size")
-    return _core.max_pool2d(
+    call = _core.MaxPool2dCall(
         input, kernel, kernel if stride is None else _pair(stride, "stride"), _pair(padding, "padding"),
-        _pair(dilation, "dilation"), bool(ceil_mode),
+        _pair(dilation, "dilation"), bool(ceil_mode), out,
     )  # fmt: skip
+    return call()
 
 
 def pack_weight(weight: np.ndarray, groups: int = 1) -> np.ndarray:

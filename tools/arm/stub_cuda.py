@@ -3,8 +3,9 @@
 
     stub_cuda.py TORCH_PACKAGE SYSTEM_ROOT
 
-Removes torch's CUDA libraries and puts libraries in place of them, and of NVIDIA's, that define every symbol the
-remaining ones ask for. Functions return 0; nothing on the CPU calls them after loading. Needs aarch64-linux-gnu-gcc.
+Removes torch's CUDA libraries and puts libraries in place of them, and of NVIDIA's, that define every symbol
+the remaining ones ask for. Functions return 0; nothing on the CPU calls them after loading. Needs
+aarch64-linux-gnu-gcc.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 
 TOOLS = "aarch64-linux-gnu-"
 CUDA = (
-    "libtorch_cuda.so", "libc10_cuda.so", "libtorch_cuda_linalg.so", "libtorch_nvshmem.so", "libcaffe2_nvrtc.so",
+    "libtorch_cuda.so", "libc10_cuda.so", "libtorch_cuda_linalg.so", "libtorch_nvshmem.so",
+    "libcaffe2_nvrtc.so",
 )  # fmt: skip
-# Called while torch is loaded: functions that return a reference get scratch memory, and constructors leave an
-# object whose virtual functions are stubs.
+# Called while torch is loaded: functions that return a reference get scratch memory, and constructors leave
+# an object whose virtual functions are stubs.
 RETURNS_REFERENCE = ("get_gil_checker", "getDefaultCUDAGenerator")
 CONSTRUCTOR = "7OptionsC"
 
@@ -76,7 +78,12 @@ def assembly(missing: list[str], cuda: dict[str, tuple[str, int]]) -> str:
                 f'.Lname{number}: .asciz "{name[4:]}"',
             ]  # fmt: skip
         elif kind in ("OBJECT", "TLS") or name.startswith(("_ZTV", "_ZGV")):
-            data += [f".globl {name}", f".type {name}, %object", ".balign 16", f"{name}: .zero {max(size, 64)}"]
+            data += [
+                f".globl {name}",
+                f".type {name}, %object",
+                ".balign 16",
+                f"{name}: .zero {max(size, 64)}",
+            ]
         else:
             stub = "_stub_zero"
             if any(part in name for part in RETURNS_REFERENCE):

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
+#include <ctime>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -35,4 +37,30 @@ TEST_CASE("ThreadPool runs every task once, again and again, from several caller
     pool.run(1, [&](int64_t) { ++after; });
     CHECK(after == 1);
   }
+}
+
+TEST_CASE(
+    "ThreadPool: calls that follow at once, after a pause, and of one task; the caller waits for nobody "
+    "asleep") {
+  ThreadPool pool(2);
+  for (const int pause_us : {0, 50, 1000}) {
+    int64_t sum = 0;
+    for (int round = 0; round < (pause_us > 100 ? 20 : 2000); ++round) {
+      std::atomic<int64_t> part{0};
+      const int64_t tasks = round % 5;
+      pool.run(tasks, [&](int64_t i) { part += i + 1; });
+      sum += part - tasks * (tasks + 1) / 2;
+      if (pause_us > 0 && round % 7 == 0) std::this_thread::sleep_for(std::chrono::microseconds(pause_us));
+    }
+    CHECK(sum == 0);
+  }
+}
+
+TEST_CASE("ThreadPool burns no processor time while it is idle") {
+  ThreadPool pool(2);
+  pool.run(2, [](int64_t) {});
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const std::clock_t before = std::clock();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  CHECK(std::clock() - before < CLOCKS_PER_SEC / 20);
 }
