@@ -1,13 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-// A grow-only float buffer aligned to a cache line, for per-thread scratch memory.
+// Memory for weights and scratch.
 #pragma once
 
 #include <cstddef>
 #include <cstdlib>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace semisparse {
 
+// Memory on a cache line's boundary; large pieces on large pages where the system has them, for weights are
+// read once from end to end, and with pages of 4 KiB every sixteenth cache line waits for an address as well.
+// Null if there is no memory.
+inline void* allocate_aligned(size_t bytes) {
+  constexpr size_t kLargePage = size_t{2} << 20;
+  void* memory = nullptr;
+  const bool large = bytes >= 2 * kLargePage;
+  if (posix_memalign(&memory, large ? kLargePage : 64, (bytes + 63) / 64 * 64) != 0) return nullptr;
+#if defined(__linux__)
+  if (large) madvise(memory, bytes, MADV_HUGEPAGE);  // advice: nothing is lost if it is not taken
+#endif
+  return memory;
+}
+
+// The same for std::vector.
+template <class T>
+struct AlignedAllocator {
+  using value_type = T;
+  AlignedAllocator() = default;
+  template <class U>
+  AlignedAllocator(const AlignedAllocator<U>&) {}
+  T* allocate(size_t count) {
+    void* const memory = allocate_aligned(count * sizeof(T));
+    if (memory == nullptr) throw std::bad_alloc();
+    return static_cast<T*>(memory);
+  }
+  void deallocate(T* memory, size_t) { std::free(memory); }
+  bool operator==(const AlignedAllocator&) const { return true; }
+  bool operator!=(const AlignedAllocator&) const { return false; }
+};
+
+// A grow-only float buffer aligned to a cache line, for per-thread scratch memory.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
@@ -21,10 +57,8 @@ class AlignedBuffer {
       std::free(data_);
       data_ = nullptr;
       capacity_ = 0;
-      const size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
-      void* memory = nullptr;
-      if (posix_memalign(&memory, 64, bytes) != 0) throw std::bad_alloc();
-      data_ = static_cast<float*>(memory);
+      data_ = static_cast<float*>(allocate_aligned(count * sizeof(float)));
+      if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = count;
     }
     return data_;

@@ -2,6 +2,7 @@
 #include "core/conv2d/conv2d.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <list>
 #include <map>
@@ -55,13 +56,14 @@ void check_shape(const WeightShape& found, const WeightShape& expected) {
 struct PackedWeight::Impl {
   mutable std::mutex mutex;
   std::optional<PackedInfo> info;
-  // Prepared weights by Winograd tile (0: im2col) and channels in a chunk.
-  std::map<std::pair<int, int>, std::shared_ptr<const PreparedWeight>> prepared;
+  // Prepared weights by Winograd tile (0: im2col), channels in a chunk and blocks of filters together.
+  std::map<std::array<int, 3>, std::shared_ptr<const PreparedWeight>> prepared;
   std::list<std::shared_ptr<const LayerPlan>> plans;  // most recently used first
 
   std::shared_ptr<const LayerPlan> plan(const Conv2dGeometry& g, const uint8_t* packed, size_t size,
                                         const uint8_t* mask);
-  std::shared_ptr<const PreparedWeight> prepare(int tile, int chunk, const uint8_t* packed, size_t size);
+  std::shared_ptr<const PreparedWeight> prepare(const std::array<int, 3>& key, const uint8_t* packed,
+                                                size_t size);
 };
 
 PackedWeight::PackedWeight() : impl_(std::make_unique<Impl>()) {}
@@ -74,13 +76,14 @@ size_t PackedWeight::bytes() const {
   return total;
 }
 
-std::shared_ptr<const PreparedWeight> PackedWeight::Impl::prepare(int tile, int chunk, const uint8_t* packed,
-                                                                  size_t size) {
-  auto& entry = prepared[{tile, chunk}];
+std::shared_ptr<const PreparedWeight> PackedWeight::Impl::prepare(const std::array<int, 3>& key,
+                                                                  const uint8_t* packed, size_t size) {
+  auto& entry = prepared[key];
+  const auto [tile, chunk, together] = key;
   if (entry == nullptr)
     entry = tile == 0 ? prepare_packed(packed, size, chunk)
                       : prepare_planes(packed, size, chunk,
-                                       {winograd_planes(tile), winograd_transform_weight, tile});
+                                       {winograd_planes(tile), winograd_transform_weight, tile, together});
   return entry;
 }
 
@@ -111,14 +114,16 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   plan->algorithm = decide_algorithm(g, *info, mask);
   if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
-    plan->weight = prepare(0, im2col_chunk(g, *plan->columns), packed, size);
+    plan->weight = prepare({0, im2col_chunk(g, *plan->columns), 0}, packed, size);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
     const RowRunKernels& kernels = selected_kernels();
     plan->tiles = make_tile_plan(tile, static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()), mask,
                                  {kernels.lanes, kernels.max_vectors, 0});
     const int64_t chunk = std::clamp<int64_t>(panel_rows_in_cache(*plan->tiles->tiles), 1, g.in_channels());
-    plan->weight = prepare(tile, static_cast<int>(std::min<int64_t>(chunk, 65535 / 9)), packed, size);
+    const int together = winograd_blocks_together(*plan->tiles);
+    plan->weight =
+        prepare({tile, static_cast<int>(std::min<int64_t>(chunk, 65535 / 9)), together}, packed, size);
   }
   plans.push_front(plan);
   if (plans.size() > kCapacity) plans.pop_back();

@@ -45,7 +45,7 @@ struct MicroKernel {
                                     const uint16_t*& rows, const float*& weights, unsigned count) {
     constexpr int used = (Subset & 1) + (Subset >> 1 & 1) + (Subset >> 2 & 1) + (Subset >> 3 & 1);
     const uint16_t* const end = rows + count;
-    if constexpr (Subset == 15 && S::rows_per_step > 1) {
+    if constexpr (Subset == 15 && V > 1 && S::rows_per_step > 1) {
       for (; end - rows >= S::rows_per_step; rows += S::rows_per_step, weights += S::rows_per_step * used) {
         prefetch(weights);
         SEMISPARSE_UNROLL for (int i = 0; i < S::rows_per_step; ++i) {
@@ -53,6 +53,17 @@ struct MicroKernel {
           asm volatile("" ::: "memory");  // loads of the next row moved up here would spill sums
         }
       }
+    }
+    if constexpr (V == 1 && used > 1) {
+      // One vector makes few sums, and each would wait for the one before it: every other row has its own.
+      Reg other[kBlockFilters][V];
+      SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) other[f][0] = S::set1(0.0f);
+      for (; end - rows >= 2; rows += 2, weights += 2 * used) {
+        prefetch(weights);
+        add_row<Subset>(acc, panel + rows[0] * row_bytes, weights);
+        add_row<Subset>(other, panel + rows[1] * row_bytes, weights + used);
+      }
+      SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) acc[f][0] = S::add(acc[f][0], other[f][0]);
     }
     for (; rows != end; ++rows, weights += used) {
       prefetch(weights);

@@ -52,6 +52,19 @@ std::vector<PreparedWeight::Chunk> cut_channels(const PreparedWeight::Group& gro
   return chunks;
 }
 
+size_t count_rows(const RunBlock& block) {
+  size_t rows = 0;
+  for (int s = 1; s < 16; ++s) rows += block.counts[s];
+  return rows;
+}
+
+size_t count_weights(const RunBlock& block) {
+  size_t weights = 0;
+  for (int s = 1; s < 16; ++s)
+    weights += size_t{block.counts[s]} * static_cast<size_t>(__builtin_popcount(s));
+  return weights;
+}
+
 // Appends one group, table -> chunks of sorted runs. `weights`: of each plane.
 void append_group(const GroupTable& table, size_t taps, int chunk_channels, PreparedWeight::Group group,
                   PreparedWeight* out, std::vector<std::vector<float>>* weights) {
@@ -98,16 +111,8 @@ void append_group(const GroupTable& table, size_t taps, int chunk_channels, Prep
   out->groups.push_back(std::move(group));
 }
 
-// Puts the planes one after the other and sets the blocks' pointers.
-void finish(std::vector<std::vector<float>> weights, PreparedWeight* out) {
-  out->planes = static_cast<int>(weights.size());
-  out->plane_weights = weights[0].size();
-  out->weights = std::move(weights[0]);
-  for (size_t p = 1; p < weights.size(); ++p) {
-    out->weights.insert(out->weights.end(), weights[p].begin(), weights[p].end());
-    std::vector<float>().swap(weights[p]);
-  }
-  // The kernels may read 4 weights where fewer are used.
+// Sets the blocks' pointers. The kernels may read 4 weights where fewer are used.
+void finish(PreparedWeight* out) {
   out->weights.insert(out->weights.end(), kBlockFilters, 0.0f);
   out->rows.shrink_to_fit();
   out->weights.shrink_to_fit();
@@ -115,11 +120,43 @@ void finish(std::vector<std::vector<float>> weights, PreparedWeight* out) {
   for (RunBlock& block : out->blocks) {
     block.rows = out->rows.data() + row;
     block.weights = out->weights.data() + weight;
-    for (int s = 1; s < 16; ++s) {
-      row += block.counts[s];
-      weight += static_cast<size_t>(block.counts[s]) * static_cast<size_t>(__builtin_popcount(s));
-    }
+    row += count_rows(block);
+    weight += count_weights(block);
   }
+}
+
+// The same for weights in planes of one group: brings them into the order in which they are used.
+void finish_planes(const std::vector<std::vector<float>>& planes, int together, PreparedWeight* out) {
+  const PreparedWeight::Group& group = out->groups[0];
+  std::vector<size_t> from(out->blocks.size());  // where a block's weights lie in each of `planes`
+  size_t row = 0, weight = 0;
+  for (size_t i = 0; i < out->blocks.size(); ++i) {
+    from[i] = weight;
+    out->blocks[i].rows = out->rows.data() + row;
+    row += count_rows(out->blocks[i]);
+    weight += count_weights(out->blocks[i]);
+  }
+  out->planes = static_cast<int>(planes.size());
+  out->together = together;
+  out->weights.reserve(planes.size() * weight + kBlockFilters);
+  std::vector<size_t> to(out->blocks.size());
+  for (int first = 0; first < group.blocks; first += together) {
+    const size_t begin = out->weights.size();
+    for (const auto& plane : planes) {
+      for (const PreparedWeight::Chunk& chunk : group.chunks) {
+        for (int b = first; b < std::min(first + together, group.blocks); ++b) {
+          const size_t i = chunk.first_block + static_cast<size_t>(b);
+          if (&plane == &planes[0]) to[i] = out->weights.size();
+          const auto start = plane.begin() + static_cast<ptrdiff_t>(from[i]);
+          out->weights.insert(out->weights.end(), start,
+                              start + static_cast<ptrdiff_t>(count_weights(out->blocks[i])));
+        }
+      }
+    }
+    out->plane_weights.push_back((out->weights.size() - begin) / planes.size());
+  }
+  out->weights.insert(out->weights.end(), kBlockFilters, 0.0f);
+  for (size_t i = 0; i < out->blocks.size(); ++i) out->blocks[i].weights = out->weights.data() + to[i];
 }
 
 PreparedWeight::Group start_group(const WeightShape& shape, int64_t g) {
@@ -201,7 +238,13 @@ std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_
   fill.advance(0);
   visit_kernels(view, fill);
   fill.advance(shape.groups);
-  finish(std::move(fill.weights), out.get());
+  if (planes.transform == nullptr) {
+    out->weights.assign(fill.weights[0].begin(), fill.weights[0].end());
+    finish(out.get());
+  } else {
+    check(shape.groups == 1, "weights in planes have one group.");
+    finish_planes(fill.weights, planes.together, out.get());
+  }
   return out;
 }
 
@@ -215,7 +258,7 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
   // Every row is used by every filter of its block: no sorting, just the interleaving of 4 filters.
   const size_t taps = static_cast<size_t>(shape.taps());
   const size_t filter_size = static_cast<size_t>(shape.in_channels_per_group) * taps;
-  std::vector<std::vector<float>> weights(1, std::vector<float>(static_cast<size_t>(shape.elements())));
+  out->weights.resize(static_cast<size_t>(shape.elements()));
   size_t at = 0;
   for (int64_t g = 0; g < shape.groups; ++g) {
     PreparedWeight::Group group = start_group(shape, g);
@@ -233,7 +276,7 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
         out->blocks.push_back(runs);
         const float* from =
             weight + static_cast<size_t>(group.first_position + b * kBlockFilters) * filter_size + begin;
-        float* to = weights[0].data() + at;
+        float* to = out->weights.data() + at;
         for (size_t r = 0; r < rows; ++r)
           for (int f = 0; f < width; ++f) *to++ = from[static_cast<size_t>(f) * filter_size + r];
         at += rows * static_cast<size_t>(width);
@@ -242,7 +285,7 @@ std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const W
     }
     out->groups.push_back(std::move(group));
   }
-  finish(std::move(weights), out.get());
+  finish(out.get());
   return out;
 }
 

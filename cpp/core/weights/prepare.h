@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/base/aligned.h"
 #include "core/row_run/row_run.h"
 #include "core/weights/packed.h"
 
@@ -32,11 +33,13 @@ struct PreparedWeight {
   std::vector<Group> groups;
   std::vector<RunBlock> blocks;  // pointers into rows and weights
   std::vector<uint16_t> rows;
-  std::vector<float> weights;
-  // Winograd: a kernel is one row (taps play no part), with one weight in each of so many planes; a block's
-  // weights of plane p lie p * plane_weights floats further on.
+  std::vector<float, AlignedAllocator<float>> weights;
+  // Winograd: a kernel is one row (taps play no part), with one weight in each of so many planes. So many
+  // blocks of filters are computed together, plane by plane, and lie in that order: weights of block b in
+  // plane p are p * plane_weights[b / together] floats behind those of plane 0.
   int planes = 1;
-  size_t plane_weights = 0;
+  int together = 1;
+  std::vector<size_t> plane_weights;
 
   size_t bytes() const {
     return rows.size() * sizeof(uint16_t) + weights.size() * sizeof(float) + blocks.size() * sizeof(RunBlock);
@@ -48,6 +51,7 @@ struct KernelPlanes {
   int count = 1;
   void (*transform)(int argument, const float* taps, float* planes) = nullptr;
   int argument = 0;
+  int together = 1;  // see PreparedWeight
 };
 
 // `chunk_channels`: channels (with all their taps) in a chunk, at least 1.

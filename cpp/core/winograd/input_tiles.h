@@ -55,35 +55,42 @@ struct InputTiles {
     }
   }
 
+  // The panel's lines of pixels, each in the middle of zeros, as far as its tiles reach. A pass of its own:
+  // read back at once, with another alignment, they would have to wait for the stores.
+  static __attribute__((noinline)) void copy_lines(const TileInputArgs& a, size_t pitch, float* lines) {
+    const int64_t first = int64_t{a.panel->first_y} * M - a.pad_h;
+    const int64_t last = int64_t{a.panel->last_y + 1} * M + 2 - a.pad_h;
+    const int64_t width = static_cast<int64_t>(pitch), left = a.pad_w;
+    const int64_t pixels = std::max<int64_t>(0, std::min(a.width, width - left));
+    const int64_t whole = pixels / S::lanes * S::lanes;
+    const int rest = static_cast<int>(pixels - whole);
+    for (int64_t y = first; y < last; ++y, lines += pitch) {
+      if (y < 0 || y >= a.height) {
+        for (int64_t x = 0; x < width; x += S::lanes) S::store(lines + x, S::set1(0.0f));
+        continue;
+      }
+      for (int64_t x = 0; x < left; x += S::lanes) S::store(lines + x, S::set1(0.0f));
+      for (int64_t x = (left + pixels) / S::lanes * S::lanes; x < width; x += S::lanes)
+        S::store(lines + x, S::set1(0.0f));
+      const float* in = a.in + y * a.stride_h;
+      for (int64_t x = 0; x < whole; x += S::lanes) S::storeu(lines + left + x, S::loadu(in + x));
+      if (rest > 0) S::store_n(lines + left + whole, rest, S::load_n(in + whole, rest));
+    }
+  }
+
   static __attribute__((noinline)) void stage(const TileInputArgs& a, const TileScratch& size,
                                               float* arrays) {
-    float* const line = a.scratch;
     const int columns = a.plan->columns;
     alignas(64) int32_t lane[S::lanes];
     for (int l = 0; l < S::lanes; ++l) lane[l] = l + 1;
     const Index next = S::index(lane, 0);
-    // A line is zeros, the pixels, zeros; the zeros stay from line to line.
-    const int64_t begin = a.pad_w, room = static_cast<int64_t>(size.line) - begin;
-    const int64_t pixels = std::min(a.width, room);
-    std::fill(line, line + size.line, 0.0f);
+    copy_lines(a, size.line, a.scratch);
+    const float* line = a.scratch;
     for (int32_t row = a.panel->first_y; row <= a.panel->last_y + 1; ++row) {
       const int lines = row <= a.panel->last_y ? M : 2;
       float* to = arrays + static_cast<size_t>(row - a.panel->first_y) * static_cast<size_t>(columns);
-      for (int y = 0; y < lines; ++y, to += P * size.array) {
-        const int64_t from = int64_t{row} * M + y - a.pad_h;
-        if (from < 0 || from >= a.height) {
-          for (int x = 0; x < P; ++x)
-            for (int t = 0; t < columns; t += S::lanes) S::storeu(to + x * size.array + t, S::set1(0.0f));
-          continue;
-        }
-        const float* in = a.in + from * a.stride_h;
-        int64_t i = 0;
-        for (; i + S::lanes <= pixels; i += S::lanes) S::storeu(line + begin + i, S::loadu(in + i));
-        if (i < pixels)
-          S::store_n(line + begin + i, static_cast<int>(pixels - i),
-                     S::load_n(in + i, static_cast<int>(pixels - i)));
+      for (int y = 0; y < lines; ++y, to += P * size.array, line += size.line)
         spread(line, columns, to, size.array, next);
-      }
     }
   }
 
@@ -110,7 +117,7 @@ struct InputTiles {
   static void run(const TileInputArgs& a) {
     const ColumnPlan& tiles = *a.plan->tiles;
     const TileScratch size(*a.plan, S::lanes, a.panel->last_y - a.panel->first_y + 1);
-    float* const arrays = a.scratch + size.line;
+    float* const arrays = a.scratch + size.lines;
     stage(a, size, arrays);
     const int columns = a.plan->columns;
     const float* const origin = arrays - static_cast<ptrdiff_t>(a.panel->first_y) * columns;

@@ -64,12 +64,7 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
   static thread_local AlignedBuffer sum_buffer, scratch;
   const size_t width = l.width(panel), row_bytes = width * sizeof(float);
   const size_t planes = static_cast<size_t>(l.planes);
-  // So many filters at a time that their sums take a quarter of the L2 cache: every plane of the input comes
-  // to the L1 cache once for all of them.
-  const size_t block_bytes = planes * kBlockFilters * row_bytes;
-  const int together = panel.vectors == 0
-                           ? end - begin
-                           : static_cast<int>(std::max<size_t>(1, cpu_info().l2_bytes / 4 / block_bytes));
+  const int together = panel.vectors == 0 ? end - begin : l.weight.together;
   const size_t plane_stride =
       static_cast<size_t>(std::min(together, end - begin)) * kBlockFilters * width + 16;
   float* const sums = sum_buffer.reserve(planes * plane_stride);
@@ -82,8 +77,8 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
   static const float zeros[kBlockFilters] = {};
   static const RunBlock no_rows;
   const int64_t pixels = l.g.out_h() * l.g.out_w();
-  for (int first = begin; first < end; first += together) {
-    const int last = std::min(first + together, end);
+  for (int first = begin; first < end;) {
+    const int last = std::min(first / together * together + together, end);
     if (panel.vectors > 0) {
       for (size_t p = 0; p < planes; ++p) {
         const size_t chunks = std::max<size_t>(1, l.group.chunks.size());
@@ -97,7 +92,7 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
             RunBlock runs = no_rows;
             if (chunk != nullptr) {
               runs = l.weight.blocks[chunk->first_block + static_cast<size_t>(b)];
-              runs.weights += p * l.weight.plane_weights;
+              runs.weights += p * l.weight.plane_weights[static_cast<size_t>(first / together)];
             }
             const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
             if (any || i == 0)
@@ -118,6 +113,7 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
       args.output = l.operands.output + offset;
       l.tiles.output(args);
     }
+    first = last;
   }
 }
 
@@ -173,11 +169,18 @@ size_t tile_scratch(const TilePlan& plan) {
   size_t floats = 0;
   for (const Panel& panel : plan.tiles->panels) {
     const TileScratch size(plan, plan.tiles->lanes, panel.last_y - panel.first_y + 1);
-    const size_t input = size.line + size.array * static_cast<size_t>(plan.tile * (plan.tile + 2));
+    const size_t input = size.lines + size.array * static_cast<size_t>(plan.tile * (plan.tile + 2));
     const size_t output = static_cast<size_t>(panel.vectors * plan.tiles->lanes * plan.tile * plan.tile);
     floats = std::max({floats, input, output + static_cast<size_t>(plan.tiles->lanes)});
   }
   return floats;
+}
+
+int winograd_blocks_together(const TilePlan& plan) {
+  const size_t block_bytes =
+      sizeof(float) * static_cast<size_t>(winograd_planes(plan.tile) * kBlockFilters *
+                                          std::max(plan.tiles->widest, 1) * plan.tiles->lanes);
+  return static_cast<int>(std::max<size_t>(1, cpu_info().l2_bytes / 4 / block_bytes));
 }
 
 bool winograd_applies(const Conv2dGeometry& g) {

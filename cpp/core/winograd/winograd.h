@@ -72,7 +72,11 @@ bool winograd_applies(const Conv2dGeometry& geometry);
 
 struct PreparedWeight;
 
-// `weight` as made with winograd_transform_weight.
+// Blocks of filters that are computed together: their sums take a quarter of the L2 cache, so that every
+// plane of the input comes to the L1 cache once for all of them.
+int winograd_blocks_together(const TilePlan& plan);
+
+// `weight`: made with winograd_transform_weight and winograd_blocks_together.
 void winograd_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const TilePlan& plan,
                      const Conv2dOperands& operands, Parallel& parallel);
 
