@@ -22,15 +22,15 @@ def allocate(layers: Iterable[Layer]) -> None:
     pools: dict[tuple, list[Layer]] = {}
     for layer in layers:
         s = layer.settings
-        if s.scope == "global" and layer.scheme is not None and layer.scheme.parts is not None:
+        if s.scope == "global" and layer.scheme is not None and layer.scheme.cuts is not None:
             pools.setdefault((s.scheme, s.ratio, s.method, s.begin, s.end), []).append(layer)
     for (_, ratio, *_), pool in pools.items():
-        parts = [layer.parts()[0] for layer in pool]
+        cuts = [layer.cuts()[0] for layer in pool]
         scores = [
             _scores(boxes.mean_squares(x.weight), boxes.sizes) / max(x.positions, 1)
-            for boxes, x in zip(parts, pool, strict=True)
+            for boxes, x in zip(cuts, pool, strict=True)
         ]
-        costs = [boxes.sizes.flatten() * x.positions for boxes, x in zip(parts, pool, strict=True)]
+        costs = [boxes.sizes.flatten() * x.positions for boxes, x in zip(cuts, pool, strict=True)]
         keep = keep_largest(torch.cat(scores), ratio, torch.cat(costs))
         for layer, cost, kept in zip(pool, costs, keep.cpu().split([len(c) for c in costs]), strict=True):
             layer.ratio = 1 - (cost[kept].sum() / cost.sum()).item()

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from semisparse.recipe import LayerRecipe
 
-from .boxes import Boxes, keep_in_turn
-from .scheme import PLAIN, Context, Scheme
+from .boxes import Boxes, box_scheme
+from .scheme import PLAIN, Context
 
 
-def parts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
+def cuts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
     """Columns of the blocks, their rows, or columns and then rows."""
     filters, channels = settings.block
     columns = Boxes(weight.shape, filters, 1, True, context)
@@ -23,8 +23,4 @@ def parts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tu
     return {"filters": (rows,), "channels": (columns,), "both": (columns, rows)}[settings.axis or "channels"]
 
 
-def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context = PLAIN) -> Tensor:
-    return keep_in_turn(parts(weight, settings, context), weight, ratio)
-
-
-SCHEME = Scheme(mask, parts=parts)
+SCHEME = box_scheme(cuts)

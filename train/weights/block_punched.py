@@ -7,16 +7,12 @@ from torch import Tensor
 
 from semisparse.recipe import LayerRecipe
 
-from .boxes import Boxes, keep_in_turn
-from .scheme import PLAIN, Context, Scheme
+from .boxes import Boxes, box_scheme
+from .scheme import PLAIN, Context
 
 
-def parts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
+def cuts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
     return (Boxes(weight.shape, *settings.block, context=context),)
 
 
-def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context = PLAIN) -> Tensor:
-    return keep_in_turn(parts(weight, settings, context), weight, ratio)
-
-
-SCHEME = Scheme(mask, parts=parts)
+SCHEME = box_scheme(cuts)

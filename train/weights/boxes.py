@@ -7,14 +7,17 @@ position (block-punched), 8 x 1 (columns of a block), a whole filter or channel 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semisparse.recipe import LayerRecipe
+
 from .grouping import spread, unit_means
-from .scheme import PLAIN, Context, keep_largest
+from .scheme import PLAIN, Context, Scheme, keep_largest
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,26 @@ class Boxes:
         return counts
 
 
-def keep_in_turn(parts: tuple[Boxes, ...], weight: Tensor, ratio: float) -> Tensor:
+def keep_in_turn(cuts: tuple[Boxes, ...], weight: Tensor, ratio: float) -> Tensor:
     """Remove boxes of one cut after the other, each an equal factor, until `ratio` of the weights is gone.
 
     Later cuts look at what the earlier ones left.
     """
     mask = torch.ones_like(weight, dtype=torch.bool)
-    for index, boxes in enumerate(parts):
+    for index, boxes in enumerate(cuts):
         left = boxes.mean_squares(mask)  # fraction of each box
         sizes = left * boxes.sizes.to(left.device)
-        wanted = weight.numel() * (1 - ratio) ** ((index + 1) / len(parts))
+        wanted = weight.numel() * (1 - ratio) ** ((index + 1) / len(cuts))
         scores = boxes.mean_squares(weight * mask) / left.clamp(min=1e-12)
         keep = keep_largest(scores, max(1 - wanted / sizes.sum().item(), 0.0), sizes)
         mask &= boxes.expand(keep)
     return mask
+
+
+def box_scheme(cuts: Callable[[Tensor, LayerRecipe, Context], tuple[Boxes, ...]]) -> Scheme:
+    """The scheme that removes the weakest boxes of `cuts`."""
+
+    def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context = PLAIN) -> Tensor:
+        return keep_in_turn(cuts(weight, settings, context), weight, ratio)
+
+    return Scheme(mask, cuts=cuts)

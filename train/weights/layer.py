@@ -71,9 +71,9 @@ class Layer:
         final = self.scheme.final_ratio(weight, self.settings) if self.ratio is None else self.ratio
         return self.scheme.mask(weight, self.settings, amount * final, self.context)
 
-    def parts(self) -> tuple[Boxes, ...]:
+    def cuts(self) -> tuple[Boxes, ...]:
         """The cuts of the weight into what stays or goes together; for schemes that have some."""
-        return self.scheme.parts(self.weight, self.settings, self.context)
+        return self.scheme.cuts(self.weight, self.settings, self.context)
 
     def kernels(self, weight: Tensor, amount: float = 1.0) -> Tensor:
         """Connectivity's mask for `weight`, at `amount` of the final ratio."""

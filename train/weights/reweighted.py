@@ -130,19 +130,19 @@ def _relative(boxes, weight: Tensor) -> Tensor:
 
 def _factors(layer: Layer) -> tuple[Tensor, float]:
     """The factor of each weight, and the smooth count: the share of the weights that is left."""
-    weight, parts = layer.weight.detach(), layer.parts()
+    weight, cuts = layer.weight.detach(), layer.cuts()
     factors, left = torch.zeros_like(weight), torch.ones_like(weight)
-    for boxes in parts:
+    for boxes in cuts:
         means = _relative(boxes, weight)
         factors += boxes.expand(1 / (means + EPSILON))
         left *= boxes.expand(means / (means + EPSILON))
-    return factors / len(parts), left.mean().item()
+    return factors / len(cuts), left.mean().item()
 
 
 def _mask(layer: Layer, threshold: float) -> Tensor:
     """The boxes whose mean square is above `threshold`, in units of the layer's; at least one of each cut."""
     mask = torch.ones_like(layer.weight, dtype=torch.bool)
-    for boxes in layer.parts():
+    for boxes in layer.cuts():
         means = _relative(boxes, layer.weight)
         mask &= boxes.expand((means > threshold) | (means == means.max()))
     return mask

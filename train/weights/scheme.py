@@ -43,13 +43,13 @@ class Scheme:
             (in the L2 norm) that has the structure. It is pure: equal arguments, equal masks. `ratio` is the
             fraction removed, between 0 and `final_ratio`, so that schedules can approach it.
         final_ratio: `(weight, settings) -> fraction removed in the end`.
-        parts: `(weight, settings, context) -> Boxes, ...`: which weights stay or go together; with several,
-            a weight stays if its box of every cut does. None where the structure is not of that kind.
+        cuts: `(weight, settings, context) -> (Boxes, ...)`: which weights stay or go together; a weight stays
+            if its box of every cut does. None where the structure is not of that kind.
     """
 
     mask: Callable[[Tensor, LayerRecipe, float, Context], Tensor]
     final_ratio: Callable[[Tensor, LayerRecipe], float] = lambda weight, settings: settings.ratio
-    parts: Callable[[Tensor, LayerRecipe, Context], tuple[Boxes, ...]] | None = None
+    cuts: Callable[[Tensor, LayerRecipe, Context], tuple[Boxes, ...]] | None = None
 
 
 def keep_largest(scores: Tensor, ratio: float, sizes: Tensor | None = None) -> Tensor:

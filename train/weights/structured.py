@@ -6,11 +6,11 @@ from torch import Tensor
 
 from semisparse.recipe import LayerRecipe
 
-from .boxes import Boxes, keep_in_turn
-from .scheme import PLAIN, Context, Scheme
+from .boxes import Boxes, box_scheme
+from .scheme import PLAIN, Context
 
 
-def parts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
+def cuts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tuple[Boxes, ...]:
     """Filters (the default `axis`), channels, or channels and then filters."""
     filters = Boxes(weight.shape, 1, weight.shape[1], True, context)
     channels = Boxes(weight.shape, weight.shape[0] // context.groups, 1, True, context)
@@ -19,8 +19,4 @@ def parts(weight: Tensor, settings: LayerRecipe, context: Context = PLAIN) -> tu
     ]
 
 
-def mask(weight: Tensor, settings: LayerRecipe, ratio: float, context: Context = PLAIN) -> Tensor:
-    return keep_in_turn(parts(weight, settings, context), weight, ratio)
-
-
-SCHEME = Scheme(mask, parts=parts)
+SCHEME = box_scheme(cuts)

@@ -22,7 +22,7 @@ def macs_left(sparsifier):
 
 def test_the_vocabulary_of_recipes_is_what_training_has():
     assert set(registry.SCHEMES) == set(SCHEMES) - {"dense"} and set(methods.METHODS) == set(METHODS)
-    assert {name for name, scheme in registry.SCHEMES.items() if scheme.parts} == set(BOX_SCHEMES)
+    assert {name for name, scheme in registry.SCHEMES.items() if scheme.cuts} == set(BOX_SCHEMES)
 
 
 def test_training_finds_rates_that_differ_and_meets_the_ratio():
