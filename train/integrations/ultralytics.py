@@ -207,7 +207,7 @@ class SparseDetectionTrainer(DetectionTrainer):
         batches = len(self.train_loader)
         steps = optimizer_steps(batches, self.epochs, self.accumulate, self._get_warmup_iterations(batches))
         if self.sparsifier is not None:  # built again with a smaller batch, after memory ran out
-            self.sparsifier.total_steps = steps
+            self.sparsifier.total_steps = self.sparsifier.weights.total_steps = steps
             return
         channels = self.data.get("channels", 3)
         example = torch.zeros(1, channels, self.args.imgsz, self.args.imgsz)

@@ -105,6 +105,10 @@ def test_converted_file_equals_the_trained_network(yolo_run):
     pictures = torch.rand(3, 3, yolo.SIZE, yolo.SIZE)
     with torch.no_grad():
         torch.testing.assert_close(fast(pictures), network(pictures)[0], rtol=1e-3, atol=1e-3)
+    without_torch = ss.runtime.load(run / "model.safetensors")(pictures.numpy())
+    torch.testing.assert_close(
+        torch.from_numpy(np.array(without_torch)), fast(pictures), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_ultralytics_validates_and_predicts_with_the_converted_network(yolo_run):
@@ -214,6 +218,21 @@ def test_average_and_checkpoints_hold_the_masks(train, tmp_path):
         assert torch.equal(masking.column_mask(masks[name]), mask) and not mask.all()
     assert integration.progress(tmp_path / "run" / "weights" / "last.pt") == (None, best.sparsity["recipe"])
     assert not list((tmp_path / "run" / "weights").glob(".*"))  # temporary files
+
+
+@pytest.mark.parametrize("recipe", ["pattern+connectivity-8x", "pattern+columns", "punched", "mixed"])
+def test_shipped_recipes_with_weights(train, tmp_path, recipe):
+    sparsifier = train(recipe, epochs=3).trainer.sparsifier
+    network = integration.load(tmp_path / "run")
+    removed = sparsifier.weight_masks()
+    assert removed and not any(name.endswith(("dfl.conv", "cv2.0.2", "cv3.0.2")) for name in removed)
+    for name, mask in removed.items():
+        assert not mask.all() and not network.get_submodule(name).weight[~mask].any()
+    assert len(masking.masked_modules(network)) == len(sparsifier.masks())
+    fast, x = integration.convert(network), torch.rand(2, 3, 64, 64)
+    assert sum(layer.weight_sparsity > 0.3 for layer in fast.layers) >= 8
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), network(x)[0], rtol=1e-3, atol=1e-3)
 
 
 def test_only_epochs_at_full_sparsity_become_best(train, monkeypatch):
