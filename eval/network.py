@@ -31,7 +31,8 @@ SETTINGS = (
     "dense",
     "columns=0.3",
     "columns=0.3+granularity=run16",
-    "connectivity=0.72+group=4+columns=0.3",
+    "columns=0.3+granularity=tile4x4",
+    "connectivity=0.72+group=4+columns=0.3+granularity=tile4x4",
     "pattern+group=4+columns=0.3",
     "pattern+group=4+connectivity=0.72+columns=0.3",
 )

@@ -13,6 +13,7 @@ from semisparse.graph import Graph, Node, Ref, TensorRef, TensorSpec, references
 __all__ = ["dense", "plain"]
 
 _PACKED = "semisparse.conv2d.packed"
+_LINEAR = "semisparse.linear.default"
 _POOL = "semisparse.max_pool2d.default"
 _ACTIVATIONS = {
     "relu": "aten.relu.default",
@@ -31,8 +32,8 @@ def dense(model: ConvertedModel, seed: int = 0) -> ConvertedModel:
     tensors = dict(model.named_buffers())
     nodes = []
     for node in model.graph.nodes:
-        if node.op == _PACKED:
-            name, groups = node.args[1].name, node.args[7]
+        if node.op in (_PACKED, _LINEAR):
+            name, groups = node.args[1].name, node.args[7] if node.op == _PACKED else 1
             if tensors[name] is model.get_buffer(name):  # a layer that is called twice has one weight
                 weight = torch.ops.semisparse.unpack_weight(tensors[name])
                 tensors[name] = pack_weight(_filled(weight, generator), groups)
@@ -50,8 +51,8 @@ def plain(model: ConvertedModel) -> ConvertedModel:
     tensors = dict(model.named_buffers())
     nodes: list[Node] = []
     for node in model.graph.nodes:
-        if node.op == _PACKED:
-            nodes += _convolution(node, tensors)
+        if node.op in (_PACKED, _LINEAR):
+            nodes += _layer(node, tensors)
         elif node.op == _POOL:
             nodes.append(dataclasses.replace(node, op="aten.max_pool2d.default"))
         else:
@@ -59,12 +60,13 @@ def plain(model: ConvertedModel) -> ConvertedModel:
     return _model(model.graph, nodes, tensors)
 
 
-def _convolution(node: Node, tensors: dict[str, Tensor]) -> list[Node]:
-    """Convolution, residual addition and activation; the last of them has the name of the fused node."""
-    source, packed, _, *rest = node.args
-    if packed.name in tensors and tensors[packed.name].dtype == torch.uint8:
-        tensors[packed.name] = torch.ops.semisparse.unpack_weight(tensors[packed.name])
-    steps: list[tuple[str, tuple]] = [("aten.conv2d.default", (source, packed, *rest))]
+def _layer(node: Node, tensors: dict[str, Tensor]) -> list[Node]:
+    """Layer, residual addition and activation; the last of them has the name of the fused node."""
+    source, packed, shape, *rest = node.args
+    if tensors[packed.name].dtype == torch.uint8:  # a layer that is called twice has one weight
+        tensors[packed.name] = torch.ops.semisparse.unpack_weight(tensors[packed.name]).reshape(shape)
+    op = "aten.conv2d.default" if node.op == _PACKED else "aten.linear.default"
+    steps: list[tuple[str, tuple]] = [(op, (source, packed, *rest))]
     if (residual := node.kwargs.get("residual")) is not None:
         steps.append(("aten.add.Tensor", (residual,)))
     if (activation := node.kwargs.get("activation", "none")) != "none":

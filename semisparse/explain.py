@@ -40,7 +40,8 @@ class LayerExplanation:
         scheme: the structure of the weights' zeros, as `statistics` names it.
         columns: fraction of the output pixels that the column mask removes.
         density: fraction of the multiply-accumulates that is left.
-        algorithm: what computes it: one of `semisparse.algorithms.ALGORITHMS`, or `torch`.
+        algorithm: what computes it: one of `semisparse.algorithms.ALGORITHMS`, `linear` (semisparse::linear),
+            or `torch`.
         ms: as it is.
         ms_dense: the same operator with dense weights and no mask, on its own best algorithm.
         share: of the network's time.
@@ -172,9 +173,9 @@ def explain(
 
 
 def chosen_algorithm(model: ConvertedModel, node: Node, input_size: tuple[int, int]) -> str:
-    """What computes a node of a network: the algorithm of a packed convolution, otherwise `torch`."""
+    """What computes a node of a network: the algorithm of a packed convolution, `linear` or `torch`."""
     if node.op != PACKED_CONVOLUTION:
-        return "semisparse" if node.op.startswith("semisparse.") else "torch"
+        return "linear" if node.op == "semisparse.linear.default" else "torch"
     _, packed, _, _, stride, padding, dilation, _ = node.args
     mask = node.kwargs.get("mask")
     mask = None if mask is None else model.get_buffer(mask.name)

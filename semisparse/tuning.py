@@ -138,13 +138,14 @@ def tune(
     inputs = [example_input] if isinstance(example_input, Tensor) else list(example_input)
     with fixed_threads(threads) as used:
         sizes = input_sizes(model, inputs)
-        progress(f"{len(algorithms.ALGORITHMS)} algorithms, {rounds} rounds")
+        progress(f"each algorithm on each layer: {rounds} rounds")
         _forget(model, sizes)
         defaults = _chosen(model, sizes)
-        forced = {name: (model, _forcing(name)) for name in algorithms.ALGORITHMS}
-        times = time_steps(forced, inputs, rounds=rounds)
+        tunable = _tunable(model, sizes)
+        names = [name for name in algorithms.ALGORITHMS if any(name in c for c in tunable.values())]
+        times = time_steps({name: (model, _forcing(name)) for name in names}, inputs, rounds=rounds)
         layers = []
-        for (node, name, checksum), candidates in _tunable(model, sizes).items():
+        for (node, name, checksum), candidates in tunable.items():
             ms = {algorithm: times[algorithm][node] for algorithm in candidates}
             best, default = min(ms, key=ms.__getitem__), defaults[node]
             if ms[best] > (1 - MARGIN) * ms[default]:
