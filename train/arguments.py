@@ -73,9 +73,9 @@ def classify_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--bn-batches",
         type=int,
-        default=0,
         metavar="N",
-        help="after the last step, re-estimate the BatchNorm statistics on N training batches",
+        help="after the last step, re-estimate the BatchNorm statistics on N training batches (default: 0; "
+        "32 if fewer steps than that come after the recipe's last removal)",
     )
 
     training = parser.add_argument_group("training")
@@ -135,7 +135,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         ("--workers", args.workers >= 0, "0 or more"),
         ("--label-smoothing", 0 <= args.label_smoothing < 1, "in [0, 1)"),
         ("--model-ema-decay", 0 <= args.model_ema_decay < 1, "in [0, 1)"),
-        ("--bn-batches", args.bn_batches >= 0, "0 or more"),
+        ("--bn-batches", args.bn_batches is None or args.bn_batches >= 0, "0 or more"),
         ("--lr-warmup-epochs", args.lr_warmup_epochs >= 0, "0 or more"),
     ]
     for name, good, expected in checks:

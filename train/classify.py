@@ -24,6 +24,8 @@ from .models import make_classifier
 from .optimize import Schedule, WeightAverage, make_optimizer
 from .progress import Progress
 
+BN_MEMORY = 32  # steps after which BatchNorm's running statistics have forgotten a change (0.9^32 = 3%)
+
 # What must be equal for a run to be continued: everything else (device, threads, progress) may change.
 FIXED_ON_RESUME = (
     "model",
@@ -229,15 +231,19 @@ class _Run:
         for epoch in range(self.first_epoch, args.epochs):
             accuracy = self._epoch(epoch)
         evaluated = self.average.module if self.average is not None else self.model
-        if self.sparsifier is not None and not self.sparsifier.finalized:
-            self.sparsifier.finalize()
-            self._mask_average()
-            accuracy = None
-        if args.bn_batches:
+        batches = args.bn_batches or 0
+        if self.sparsifier is not None:
+            if args.bn_batches is None and self.sparsifier.retraining_steps() < BN_MEMORY:
+                batches = BN_MEMORY
+            if not self.sparsifier.finalized:
+                self.sparsifier.finalize()
+                self._mask_average()
+                accuracy = None
+        if batches:
             from .batch_norm import reestimate
 
             self.data.train.set_epoch(args.epochs)
-            reestimate(evaluated, self.data.train, args.bn_batches)
+            reestimate(evaluated, self.data.train, batches)
             accuracy = None
         if accuracy is None:
             accuracy = self._evaluate(evaluated, "final")

@@ -183,6 +183,12 @@ class Sparsifier:
         criterion.freeze(names)
         self.frozen.update(names)
 
+    def retraining_steps(self) -> int:
+        """Steps of the schedule after the last mask freezes: the time to recover, for BatchNorm too."""
+        ends = [columns.end for columns in self.columns.values()]
+        ends += [layer.settings.end for layer in self.weights.layers.values()]
+        return round((1 - max(ends, default=0.0)) * (self.total_steps or 0))
+
     # -- state ----------------------------------------------------------------------------------------------
     def masks(self) -> dict[str, Tensor]:
         """The present column masks, bool (OH, OW) on the CPU, by layer."""

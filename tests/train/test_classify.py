@@ -76,7 +76,6 @@ def sparse(dense, recipe, tmp_path_factory):
     checkpoint = str(dense[0] / "checkpoint.pt")
     return directory, main(
         options(directory, "--checkpoint", checkpoint, "--recipe", recipe, "--model-ema", "--lr", "0.01")
-        + ["--bn-batches", "8"]
     )
 
 

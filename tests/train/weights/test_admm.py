@@ -154,3 +154,16 @@ def test_state_of_other_weights_is_refused():
     with pytest.raises(ValueError, match=r"'b.0' a weight mask of shape \(12, 8, 3, 3\), .* \(16, 8, 3, 3\)"):
         other.load_state_dict(state)
     assert other.steps == 0 and not other.weight_masks()
+
+
+def test_time_to_recover():
+    def steps(total, **columns):
+        settings = Recipe({**recipe().to_dict(), "a.0": {"columns": {"ratio": 0.2, **columns}}})
+        return Sparsifier(
+            SmallNet(), settings, torch.zeros(1, 3, 12, 14), total_steps=total
+        ).retraining_steps()
+
+    assert steps(100) == 40 and steps(100, end=0.9) == 10 and steps(100, end=0.5) == 40
+    assert steps(None) == 0
+    dense = Sparsifier(SmallNet(), Recipe({}), torch.zeros(1, 3, 12, 14), total_steps=70)
+    assert dense.retraining_steps() == 70
