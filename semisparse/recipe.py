@@ -113,9 +113,8 @@ class LayerRecipe:
             is retraining with fixed masks.
         every: optimiser steps between two updates of the method; None leaves it to the method.
         rho: penalty parameter of `admm` at `end`; it begins at a thousandth of that.
-        strength: of `reweighted`: between begin and end, weights of average size would shrink to
-            exp(-strength), and smaller ones to less, if the loss did not hold them. With a ratio, only the
-            initial value.
+        strength: of `reweighted`: between begin and end, strong weights would shrink to exp(-strength), and
+            weaker ones to less, if the loss did not hold them. With a ratio, only the initial value.
         columns: see `Columns`.
     """
 

@@ -1,9 +1,10 @@
 """Reweighted regularisation (Ma et al., 2020): boxes of weights fade out while training, and how many do in
 each layer is found by training itself.
 
-The penalty of a box with mean square m_g, relative to that of its layer m, is a_g * m_g / m. Its factor a_g =
-1 / (m_g / m + EPSILON) is re-estimated from time to time (Candes et al., 2008): strong boxes pay about as
-much whatever their strength, weak ones are driven to zero unless the loss holds them.
+The penalty of a box with mean square m_g is a_g * m_g / m, where m is what the strong boxes of its layer have
+(the mean of m_g, weighted by m_g: boxes that have faded do not count). Its factor a_g = 1 / (m_g / m +
+EPSILON) is re-estimated from time to time (Candes et al., 2008): strong boxes pay about as much whatever
+their strength, weak ones are driven to zero unless the loss holds them.
 
 The penalty is not a term of the loss. It acts through its proximal operator after each optimiser step, as
 decoupled weight decay does: w / (1 + rate * a_g), with the norm of the layer restored, since only the
@@ -20,10 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .boxes import Boxes
 from .layer import Layer
 from .method import Method, gradual
 
-EPSILON = 0.01  # boxes with less than this of their layer's mean square count as gone
+EPSILON = 0.01  # boxes with less than this of a strong box's mean square count as gone
 PRICE_STEP = 1.3
 
 
@@ -123,9 +125,11 @@ class Reweighted(Method):
         }
 
 
-def _relative(boxes, weight: Tensor) -> Tensor:
-    """Mean squares of the boxes in units of the layer's."""
-    return boxes.mean_squares(weight) / weight.detach().float().square().mean().clamp(min=1e-30)
+def _relative(boxes: Boxes, weight: Tensor) -> Tensor:
+    """Mean squares of the boxes in units of what strong boxes have."""
+    means = boxes.mean_squares(weight)
+    energies = means * boxes.sizes.to(means.device)
+    return means * (energies.sum() / (energies * means).sum().clamp(min=1e-30))
 
 
 def _factors(layer: Layer) -> tuple[Tensor, float]:
@@ -140,7 +144,7 @@ def _factors(layer: Layer) -> tuple[Tensor, float]:
 
 
 def _mask(layer: Layer, threshold: float) -> Tensor:
-    """The boxes whose mean square is above `threshold`, in units of the layer's; at least one of each cut."""
+    """The boxes above `threshold`, in units of strong ones; at least one of each cut."""
     mask = torch.ones_like(layer.weight, dtype=torch.bool)
     for boxes in layer.cuts():
         means = _relative(boxes, layer.weight)
