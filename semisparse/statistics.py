@@ -181,7 +181,10 @@ def _training_layer(name: str, module: nn.Module, sizes: list[tuple] | None) -> 
     if isinstance(module, nn.Conv2d) and weight.dtype == torch.float32:
         packed = pack_weight(weight, module.groups).numel()
     kind = "linear" if isinstance(module, nn.Linear) else _snake(type(module).__name__)
-    return _layer(name, kind, weight, getattr(module, "groups", 1), sizes, mask, packed)
+    reasons = ()
+    if packed is None and not bool(weight.all()):
+        reasons = (f"no operator for {kind} with {weight.dtype} weights skips zeros: it will run densely",)
+    return _layer(name, kind, weight, getattr(module, "groups", 1), sizes, mask, packed, reasons)
 
 
 def _as_asked(layer: LayerStatistics, asked: LayerRecipe | None) -> LayerStatistics:

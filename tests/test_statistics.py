@@ -83,6 +83,18 @@ def test_without_an_example_only_masked_layers_have_a_size():
     assert result.macs_dense is None and "?" in str(result)
 
 
+def test_zeros_that_no_operator_can_use_are_named_before_conversion():
+    conv = nn.ConvTranspose2d(2, 3, 2)
+    assert ss.statistics(conv).layers[0].reasons == ()
+    with torch.no_grad():
+        conv.weight[0] = 0
+    assert "no operator for conv_transpose2d" in ss.statistics(conv).layers[0].reasons[0]
+    conv = nn.Conv2d(2, 3, 2).double()
+    with torch.no_grad():
+        conv.weight[0] = 0
+    assert "with torch.float64 weights" in ss.statistics(conv).layers[0].reasons[0]
+
+
 def test_the_model_is_left_as_it_was():
     model = Network().train()
     model.fc.eval()
@@ -138,7 +150,8 @@ def test_a_recipe_names_schemes_and_says_what_is_missing():
     )
     stem, depthwise, fc = ss.statistics(Network(), X, recipe).layers
     assert (stem.scheme, depthwise.scheme, fc.scheme) == ("unstructured", "unstructured", "block")
-    assert stem.structure.scheme == "pattern" and not stem.reasons and not fc.reasons
+    assert stem.structure.scheme == "pattern"
+    assert not any("recipe" in reason for layer in (stem, fc) for reason in layer.reasons)
     assert "recipe removes columns here, but all are there" in depthwise.reasons[0]
     model = Network()
     nn.init.ones_(model.fc.weight)
