@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Accuracy of sparsity on Imagenette: one dense ResNet18, then short fine-tunings of it.
 #   DATA=imagenette128.zip SIZE=96 tools/accuracy.sh [columns] [weights] [more options for every run, e.g. --amp -j 1]
-# columns: every ratio and criterion, granularities, and no sparsity at all. weights: patterns, connectivity 8x and other
-# schemes with as many multiplications, with and without columns. Finished runs are kept and interrupted ones continue.
-# TUNING and LR change epochs and learning rate of all fine-tunings, e.g. TUNING=10 where there is a GPU.
+# columns: every ratio and criterion, granularities, and no sparsity at all. weights: patterns, connectivity 8x and
+# other schemes with as many multiplications, trained for longer and longer, then with columns.
+# Finished runs are kept and interrupted ones continue. TUNING and LR change epochs and learning rate of all
+# fine-tunings, e.g. TUNING=10 where there is a GPU.
 set -euo pipefail
 data="${DATA:-imagenette}" size="${SIZE:-96}" out="${OUT:-runs/accuracy}" epochs="${EPOCHS:-22}"
 parts=()
@@ -41,19 +42,34 @@ columns() {
   tune 2 0.01 columns30-saliency-distill --recipe columns30 "${distill[@]}"
 }
 
+# Trains a run on with the masks that it has: they are what a projection of its weights finds again.
+on() { # epochs, learning rate, name of the run, name of the new one, recipe, changes of it
+  local from="$3" name="$4" recipe="$5" epochs="$1" lr="$2"
+  shift 5
+  tune "$epochs" "$lr" "$name" --checkpoint "$out/$from/checkpoint.pt" --recipe "$recipe" "${distill[@]}" \
+    --set method=magnitude begin=0 end=0 "$@"
+}
+
 weights() {
+  local group scheme name
   tune 2 0.01 control-distill "${distill[@]}"
-  for columns in 0 0.3; do
-    for group in 4 1 8; do
-      tune 2 0.01 "pattern-group$group-columns$columns" --recipe pattern "${distill[@]}" \
-        --set rho=4 end=0.4 "group=$group" "columns.ratio=$columns"
-      tune 5 0.03 "pattern8x-group$group-columns$columns" --recipe pattern+connectivity-8x "${distill[@]}" \
-        --set rho=8 end=0.15 "group=$group" "columns.ratio=$columns"
-    done
-    for scheme in block_punched unstructured; do
-      tune 5 0.03 "$scheme-8x-columns$columns" --recipe punched "${distill[@]}" \
-        --set "scheme=$scheme" ratio=0.875 method=admm rho=8 end=0.15 "columns.ratio=$columns"
-    done
+  for group in 4 1 8; do
+    name="pattern-group$group"
+    tune 2 0.01 "$name" --recipe pattern "${distill[@]}" --set rho=4 end=0.4 "group=$group"
+    on 3 0.02 "$name" "$name-longer" pattern "group=$group"
+    on 2 0.01 "$name-longer" "$name-columns30" pattern "group=$group" columns.ratio=0.3
+    name="pattern8x-group$group"
+    tune 3 0.02 "$name" --recipe pattern+connectivity-8x "${distill[@]}" --set rho=2 end=0.5 "group=$group"
+    on 3 0.02 "$name" "$name-longer" pattern+connectivity-8x "group=$group"
+    on 3 0.02 "$name-longer" "$name-longest" pattern+connectivity-8x "group=$group"
+    on 2 0.01 "$name-longest" "$name-columns30" pattern+connectivity-8x "group=$group" columns.ratio=0.3
+  done
+  for scheme in unstructured block_punched; do
+    name="$scheme-8x"
+    tune 3 0.02 "$name" --recipe punched "${distill[@]}" --set "scheme=$scheme" ratio=0.875 rho=2 end=0.5
+    on 3 0.02 "$name" "$name-longer" punched "scheme=$scheme" ratio=0.875
+    on 3 0.02 "$name-longer" "$name-longest" punched "scheme=$scheme" ratio=0.875
+    on 2 0.01 "$name-longest" "$name-columns30" punched "scheme=$scheme" ratio=0.875 columns.ratio=0.3
   done
 }
 
