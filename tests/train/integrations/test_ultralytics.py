@@ -143,6 +143,23 @@ def test_detector_without_ultralytics_finds_the_same_boxes(yolo_run):
         assert torch.equal(ours.classes, theirs.cls.long())
 
 
+def test_command_converts_a_run_for_several_sizes(yolo_run, tmp_path, capsys):
+    from semisparse.cli import main
+    from semisparse.train.detect import is_detector
+
+    run, _ = yolo_run
+    output = tmp_path / "model.safetensors"
+    with pytest.raises(SystemExit) as end:
+        main(["convert", str(run), "-o", str(output), "--size", "96", "--size", "64"])
+    assert end.value.code == 0, capsys.readouterr().err
+    fast = ss.load(output)
+    assert fast.sizes == ((96, 96), (64, 64)) and fast.info["masks"] == {
+        "96x96": "exact",
+        "64x64": "resample",
+    }
+    assert is_detector(run / "weights" / "best.pt") and not is_detector(output) and not is_detector(tmp_path)
+
+
 # -- conversion of the families ------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "end2end"), [("yolov5n", False), ("yolov8n", False), ("yolo11n", False), ("yolo26n", True)]
@@ -152,8 +169,9 @@ def test_whole_networks_are_converted(name, end2end):
     if end2end:
         model.end2end = True
     impose(model, 64)
-    fast = integration.convert(model, [64, (32, 96)])
-    assert fast.info["masks"] == {"64x64": "exact", "32x96": "resample"}
+    other = {"yolov8n": [(32, 96)]}.get(name, [])  # one family at another size: conversion takes its time
+    fast = integration.convert(model, [64, *other])
+    assert fast.info["masks"] == {"64x64": "exact"} | {f"{h}x{w}": "resample" for h, w in other}
     assert all(layer.packed for layer in fast.layers)
     fused = [layer for layer in fast.layers if layer.activation == "silu"]
     assert len(fused) > 0.6 * len(fast.layers) and sum(x.column_sparsity > 0.1 for x in fast.layers) >= 20
