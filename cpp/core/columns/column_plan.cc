@@ -83,6 +83,7 @@ void add_segments(const uint8_t* mask, int32_t begin, int32_t end, int32_t colum
       }
     }
     if (segment.mask == 0) segment.acc = 0;
+    segment.neighbours = rank == segment.count;
     column += rank;
     plan->segments.push_back(segment);
   }
@@ -156,6 +157,69 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     const int32_t end = i + 1 == panels ? pixels : kept[static_cast<size_t>(v) * static_cast<size_t>(lanes)];
     add_segments(mask, pixel, end, column, column, lanes, plan.get());
     pixel = end;
+    panel.segments = static_cast<int32_t>(plan->segments.size()) - panel.first_segment;
+    plan->widest = std::max(plan->widest, static_cast<int>(panel.vectors));
+    plan->panels.push_back(panel);
+  }
+  return plan;
+}
+
+std::shared_ptr<const ColumnPlan> make_direct_plan(int32_t out_h, int32_t out_w, int32_t pitch,
+                                                   const uint8_t* mask, const ColumnTiling& tiling) {
+  const int32_t lanes = tiling.lanes, pixels = out_h * out_w,
+                last_start = (out_h - 1) * pitch + out_w - lanes;
+  auto plan = std::make_shared<ColumnPlan>();
+  plan->lanes = lanes;
+  const auto computed = [&](int32_t p) { return mask == nullptr || mask[p] != 0; };
+  const auto place = [&](int32_t p) { return p / out_w * pitch + p % out_w; };
+  std::vector<int32_t> column(static_cast<size_t>(pixels), -1), first_pixel;
+  int32_t start = 0, end = -1;
+  for (int32_t p = 0; p < pixels; ++p) {
+    if (!computed(p)) continue;
+    ++plan->kept;
+    const int32_t at = place(p);
+    if (at >= end) {
+      start = std::min(at, last_start);
+      end = start + lanes;
+      PackVector vector;
+      vector.base = start;
+      plan->vectors.push_back(vector);
+      first_pixel.push_back(p);
+    }
+    column[static_cast<size_t>(p)] = static_cast<int32_t>(plan->vectors.size() - 1) * lanes + at - start;
+  }
+  const int32_t vectors = static_cast<int32_t>(plan->vectors.size());
+  const int32_t panels = std::max(1, (vectors + tiling.max_vectors - 1) / tiling.max_vectors);
+  int32_t pixel = 0;
+  for (int32_t i = 0, v = 0; i < panels; ++i) {
+    Panel panel;
+    panel.first_vector = v;
+    panel.first_segment = static_cast<int32_t>(plan->segments.size());
+    panel.vectors = (vectors - v) / (panels - i);
+    const int32_t panel_column = v * lanes;
+    v += panel.vectors;
+    const int32_t stop = i + 1 == panels ? pixels : first_pixel[static_cast<size_t>(v)];
+    while (pixel < stop) {
+      // As many pixels as have their columns within one vector's length of each other.
+      StoreSegment segment;
+      segment.out = pixel;
+      segment.index = static_cast<int32_t>(plan->indices.size());
+      int32_t origin = -1;
+      for (; pixel < stop && segment.count < lanes; ++pixel, ++segment.count) {
+        const int32_t c = column[static_cast<size_t>(pixel)];
+        if (c >= 0 && origin < 0) origin = c;
+        if (c >= origin + lanes) break;
+        plan->indices.push_back(c < 0 ? 0 : c - origin);
+        if (c >= 0) segment.mask |= 1u << segment.count;
+      }
+      plan->indices.resize(static_cast<size_t>(segment.index + lanes), 0);
+      segment.acc = origin < 0 ? 0 : origin - panel_column;
+      segment.neighbours = true;
+      for (int32_t l = 0; l < segment.count; ++l)
+        segment.neighbours = segment.neighbours && (segment.mask >> l & 1) != 0 &&
+                             plan->indices[static_cast<size_t>(segment.index + l)] == l;
+      plan->segments.push_back(segment);
+    }
     panel.segments = static_cast<int32_t>(plan->segments.size()) - panel.first_segment;
     plan->widest = std::max(plan->widest, static_cast<int>(panel.vectors));
     plan->panels.push_back(panel);

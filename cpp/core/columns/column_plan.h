@@ -43,13 +43,14 @@ struct PackWindow {
 };
 
 // Up to `lanes` neighbouring output pixels. Bit l of `mask`: pixel out + l is computed and lies in panel
-// column acc + index[l]; the other pixels are filled. All computed: acc + l without permute.
+// column acc + index[l]; the other pixels are filled.
 struct StoreSegment {
   int32_t out = 0;
   int32_t count = 0;
   int32_t acc = 0;
   int32_t index = 0;
   uint32_t mask = 0;
+  bool neighbours = false;  // all computed, pixel out + l in column acc + l
 };
 
 struct Panel {
@@ -91,8 +92,14 @@ struct ColumnTiling {
 std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& geometry, const uint8_t* mask,
                                                    const ColumnTiling& tiling);
 
-// The same through a small least-recently-used cache whose key is the content of the mask, so a changed mask
-// can never meet an old plan. Thread safe.
+// For columns that are read where they lie, `pitch` elements from one output row to the next: vectors of
+// `lanes` neighbouring elements that together hold every computed pixel (and some that are not stored). None
+// reaches past the last pixel, so (out_h - 1) * pitch + out_w must be at least `lanes`.
+std::shared_ptr<const ColumnPlan> make_direct_plan(int32_t out_h, int32_t out_w, int32_t pitch,
+                                                   const uint8_t* mask, const ColumnTiling& tiling);
+
+// The same as make_column_plan through a small least-recently-used cache whose key is the content of the
+// mask, so a changed mask can never meet an old plan. Thread safe.
 std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geometry, const uint8_t* mask,
                                                      const ColumnTiling& tiling);
 

@@ -86,3 +86,44 @@ TEST_CASE("the cache goes by the content of the mask") {
   CHECK(before->kept == 64);
   CHECK(after->kept == 63);
 }
+
+TEST_CASE(
+    "direct plans: every kept pixel is read where it lies and stored once, nothing past the last pixel is "
+    "read") {
+  Random r(41);
+  for (int i = 0; i < 500; ++i) {
+    const int lanes = r.one_of({4, 8, 16});
+    const int32_t out_h = static_cast<int32_t>(r.between(1, 20)),
+                  out_w = static_cast<int32_t>(r.between(1, 40));
+    const int32_t pitch = out_w + static_cast<int32_t>(r.between(0, 6)), last = (out_h - 1) * pitch + out_w;
+    if (last < lanes) continue;
+    const auto mask = r.mask(out_h * out_w);
+    const bool masked = r.chance(0.8);
+    const auto plan = make_direct_plan(out_h, out_w, pitch, masked ? mask.data() : nullptr,
+                                       {lanes, static_cast<int>(r.between(1, 6)), 0});
+    CAPTURE(i);
+    for (const PackVector& v : plan->vectors)
+      CHECK((v.windows == 0 && v.base >= 0 && v.base + lanes <= last));
+    std::vector<int> stored(static_cast<size_t>(out_h * out_w), 0);
+    for (const Panel& panel : plan->panels) {
+      for (int32_t s = panel.first_segment; s < panel.first_segment + panel.segments; ++s) {
+        const StoreSegment& segment = plan->segments[static_cast<size_t>(s)];
+        for (int l = 0; l < segment.count; ++l) {
+          const int32_t p = segment.out + l;
+          ++stored[static_cast<size_t>(p)];
+          const bool computed = segment.mask >> l & 1;
+          CHECK(computed == (!masked || mask[static_cast<size_t>(p)] != 0));
+          if (!computed) continue;
+          const int32_t index = plan->indices[static_cast<size_t>(segment.index + l)];
+          CHECK((index >= 0 && index < lanes));
+          if (segment.neighbours) CHECK(index == l);
+          const int32_t column = segment.acc + index;
+          REQUIRE(column < panel.vectors * lanes);
+          const PackVector& v = plan->vectors[static_cast<size_t>(panel.first_vector + column / lanes)];
+          CHECK(v.base + column % lanes == p / out_w * pitch + p % out_w);
+        }
+      }
+    }
+    for (const int n : stored) CHECK(n == 1);
+  }
+}

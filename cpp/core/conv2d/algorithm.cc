@@ -10,14 +10,16 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/conv2d/direct.h"
+#include "core/conv2d/padded_input.h"
 #include "core/row_run/row_run.h"
 #include "core/winograd/winograd.h"
 
 namespace semisparse {
 namespace {
 
-constexpr Algorithm kAll[] = {Algorithm::automatic, Algorithm::im2col, Algorithm::winograd4,
-                              Algorithm::winograd2};
+constexpr Algorithm kAll[] = {Algorithm::automatic, Algorithm::im2col, Algorithm::direct,
+                              Algorithm::winograd4, Algorithm::winograd2};
 
 struct Settings {
   std::mutex mutex;
@@ -40,21 +42,40 @@ int64_t round_up(int64_t n, int64_t to) {
 }
 
 // Costs in multiply-adds of the row-run kernel, fitted to the layers of bench_conv2d.
+
+// Weights come from memory or the last cache, partly hidden behind the arithmetic.
+double weight_cost(double weights) {
+  return 2 * sizeof(float) * weights;
+}
+
 double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
-  const double columns = static_cast<double>(round_up(kept, selected_kernels().lanes));
-  const double rows = static_cast<double>(g.weight.in_channels_per_group * g.weight.groups * g.weight.taps());
-  return static_cast<double>(w.nonzeros) / static_cast<double>(g.weight.groups) * columns +
-         6 * rows * columns;
+  const RowRunKernels& kernels = selected_kernels();
+  const bool tail = kept > kernels.lanes && kept % kernels.lanes <= kernels.max_tail;
+  const double columns = static_cast<double>(tail ? kept : round_up(kept, kernels.lanes));
+  const double rows = static_cast<double>(g.in_channels() * g.weight.taps()),
+               n = static_cast<double>(w.nonzeros);
+  return n * columns + 6 * rows * columns + weight_cost(n);
+}
+
+double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
+  const auto plan = direct_plan(g, mask);
+  const double columns = static_cast<double>(plan->vectors.size()) * plan->lanes;
+  const double pixels = static_cast<double>(g.in_channels() * padded_plane(g)),
+               n = static_cast<double>(w.nonzeros);
+  const bool in_place = g.stride_h * g.stride_w == 1 && g.pad_h + g.pad_w == 0;
+  // Vectors that straddle cache lines make loads a little dearer.
+  return 1.09 * n * columns + (in_place ? 0.0 : 10 * pixels) + weight_cost(n);
 }
 
 double winograd_cost(int tile, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
   const int lanes = selected_kernels().lanes;
   const int64_t tiles = round_up(count_tiles(tile, g.out_h(), g.out_w(), mask), lanes);
-  const double planes = winograd_planes(tile), t = static_cast<double>(tiles);
-  // One or two vectors of tiles leave the multiply-add units waiting for sums and weights.
-  const double waiting = tiles == lanes ? 2.0 : tiles == 2 * lanes ? 1.3 : 1.0;
-  return planes * static_cast<double>(w.kernels) * t * waiting +
-         10 * planes * t * static_cast<double>(g.in_channels() + g.out_channels());
+  const double n = winograd_planes(tile) * static_cast<double>(w.kernels), t = static_cast<double>(tiles);
+  // A panel of one vector is bound by loads, not by arithmetic.
+  const double bound = tiles == lanes ? 1.6 : 1.0;
+  return bound * n * t +
+         10 * winograd_planes(tile) * t * static_cast<double>(g.in_channels() + g.out_channels()) +
+         weight_cost(n);
 }
 
 }  // namespace
@@ -72,6 +93,8 @@ const char* algorithm_name(Algorithm algorithm) {
   switch (algorithm) {
     case Algorithm::im2col:
       return "im2col";
+    case Algorithm::direct:
+      return "direct";
     case Algorithm::winograd4:
       return "winograd4";
     case Algorithm::winograd2:
@@ -83,16 +106,31 @@ const char* algorithm_name(Algorithm algorithm) {
 }
 
 bool algorithm_applies(Algorithm algorithm, const Conv2dGeometry& geometry) {
-  return algorithm == Algorithm::automatic || algorithm == Algorithm::im2col || winograd_applies(geometry);
+  switch (algorithm) {
+    case Algorithm::direct:
+      return direct_applies(geometry);
+    case Algorithm::winograd4:
+    case Algorithm::winograd2:
+      return winograd_applies(geometry);
+    default:
+      return true;
+  }
 }
 
 Algorithm cheapest_algorithm(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
-  if (!winograd_applies(g)) return Algorithm::im2col;
   const int64_t pixels = g.out_h() * g.out_w();
   const int64_t kept =
       mask == nullptr ? pixels : pixels - static_cast<int64_t>(std::count(mask, mask + pixels, uint8_t{0}));
   Algorithm best = Algorithm::im2col;
   double least = im2col_cost(g, w, kept);
+  if (direct_applies(g)) {
+    const double cost = direct_cost(g, w, mask);
+    if (cost < least) {
+      least = cost;
+      best = Algorithm::direct;
+    }
+  }
+  if (!winograd_applies(g)) return best;
   for (const auto& [algorithm, tile] :
        {std::pair{Algorithm::winograd4, 4}, std::pair{Algorithm::winograd2, 2}}) {
     const double cost = winograd_cost(tile, g, w, mask);
@@ -132,10 +170,12 @@ Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, co
   }
   if (forced != Algorithm::automatic) return algorithm_applies(forced, g) ? forced : Algorithm::im2col;
   if (preferred != Algorithm::automatic) {
-    check(algorithm_applies(preferred, g), "algorithm '", algorithm_name(preferred),
-          "' is preferred for this layer, but computes 3x3 kernels of stride 1, dilation 1 and one group "
-          "only: tune "
-          "the model again, or load it without its tuning.");
+    check(
+        algorithm_applies(preferred, g), "algorithm '", algorithm_name(preferred),
+        "' is preferred for this layer, but cannot compute it (Winograd: 3x3 kernels of stride 1, dilation 1 "
+        "and one group only; direct: images of one vector at least): tune the model again, or load it "
+        "without "
+        "its tuning.");
     return preferred;
   }
   return cheapest_algorithm(g, weight, mask);

@@ -12,6 +12,7 @@
 
 #include "core/base/error.h"
 #include "core/conv2d/algorithm.h"
+#include "core/conv2d/direct.h"
 #include "core/conv2d/im2col.h"
 #include "core/row_run/row_run.h"
 #include "core/winograd/winograd.h"
@@ -115,6 +116,9 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
     plan->weight = prepare({0, im2col_chunk(g, *plan->columns), 0}, packed, size);
+  } else if (plan->algorithm == Algorithm::direct) {
+    plan->columns = direct_plan(g, mask);
+    plan->weight = prepare({0, direct_chunk(g, *plan->columns), 0}, packed, size);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
     const RowRunKernels& kernels = selected_kernels();
@@ -141,6 +145,8 @@ void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed
   }
   if (plan->algorithm == Algorithm::im2col)
     im2col_conv2d(g, *plan->weight, *plan->columns, operands, parallel);
+  else if (plan->algorithm == Algorithm::direct)
+    direct_conv2d(g, *plan->weight, *plan->columns, operands, parallel);
   else
     winograd_conv2d(g, *plan->weight, *plan->tiles, operands, parallel);
 }

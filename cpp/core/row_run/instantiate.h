@@ -6,6 +6,7 @@
 #include "core/row_run/pack_panel.h"
 #include "core/row_run/pad_plane.h"
 #include "core/row_run/row_run.h"
+#include "core/row_run/split_plane.h"
 #include "core/row_run/store_panel.h"
 #include "core/row_run/tail.h"
 
@@ -18,7 +19,9 @@
                                         isa_::Vec::max_vectors,             \
                                         TailKernel<isa_::Vec>::max_columns, \
                                         gemm<isa_::Vec>,                    \
+                                        gemm_direct<isa_::Vec>,             \
                                         pad_plane<isa_::Vec>,               \
+                                        split_plane<isa_::Vec>,             \
                                         pack_panel<isa_::Vec>,              \
                                         pack_tail<isa_::Vec>,               \
                                         TailKernel<isa_::Vec>::gemm,        \

@@ -13,19 +13,41 @@
 
 namespace semisparse {
 
+// Where the vectors of a row are: in a packed panel, one after the other.
+template <class S>
+struct PackedRows {
+  const char* panel;
+  size_t row_bytes;
+  SEMISPARSE_INLINE const char* row(unsigned number) const { return panel + number * row_bytes; }
+  SEMISPARSE_INLINE typename S::Reg load(const char* row, int v) const {
+    return S::load(reinterpret_cast<const float*>(row) + v * S::lanes);
+  }
+};
+
+// In the input itself: every row has an offset, every vector a start.
 template <class S, int V>
+struct DirectRows {
+  const char* starts[V];
+  const ptrdiff_t* offsets;
+  SEMISPARSE_INLINE ptrdiff_t row(unsigned number) const { return offsets[number]; }
+  SEMISPARSE_INLINE typename S::Reg load(ptrdiff_t row, int v) const {
+    return S::loadu(reinterpret_cast<const float*>(starts[v] + row));
+  }
+};
+
+template <class S, int V, class Rows>
 struct MicroKernel {
   using Reg = typename S::Reg;
 
   // One panel row times the weights of the filters in bit set Subset.
   template <int Subset>
-  static SEMISPARSE_INLINE void add_row(Reg (&acc)[kBlockFilters][V], const char* row_bytes,
+  static SEMISPARSE_INLINE void add_row(Reg (&acc)[kBlockFilters][V], const Rows& from, unsigned number,
                                         const float* weights) {
     constexpr int n0 = Subset & 1, n1 = n0 + (Subset >> 1 & 1), n2 = n1 + (Subset >> 2 & 1);
-    const float* row = reinterpret_cast<const float*>(row_bytes);
+    const auto row = from.row(number);
     const auto w = S::weights(weights);
     Reg b[V];
-    SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) b[v] = S::load(row + v * S::lanes);
+    SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) b[v] = from.load(row, v);
     if constexpr (Subset & 1)
       SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[0][v] = S::template fma_weight<0>(acc[0][v], b[v], w);
     if constexpr (Subset & 2)
@@ -41,15 +63,15 @@ struct MicroKernel {
 
   // One run: rows used by exactly the filters in Subset.
   template <int Subset>
-  static SEMISPARSE_INLINE void run(Reg (&acc)[kBlockFilters][V], const char* panel, size_t row_bytes,
-                                    const uint16_t*& rows, const float*& weights, unsigned count) {
+  static SEMISPARSE_INLINE void run(Reg (&acc)[kBlockFilters][V], const Rows& from, const uint16_t*& rows,
+                                    const float*& weights, unsigned count) {
     constexpr int used = (Subset & 1) + (Subset >> 1 & 1) + (Subset >> 2 & 1) + (Subset >> 3 & 1);
     const uint16_t* const end = rows + count;
     if constexpr (Subset == 15 && V > 1 && S::rows_per_step > 1) {
       for (; end - rows >= S::rows_per_step; rows += S::rows_per_step, weights += S::rows_per_step * used) {
         prefetch(weights);
         SEMISPARSE_UNROLL for (int i = 0; i < S::rows_per_step; ++i) {
-          add_row<Subset>(acc, panel + rows[i] * row_bytes, weights + i * used);
+          add_row<Subset>(acc, from, rows[i], weights + i * used);
           asm volatile("" ::: "memory");  // loads of the next row moved up here would spill sums
         }
       }
@@ -60,14 +82,14 @@ struct MicroKernel {
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) other[f][0] = S::set1(0.0f);
       for (; end - rows >= 2; rows += 2, weights += 2 * used) {
         prefetch(weights);
-        add_row<Subset>(acc, panel + rows[0] * row_bytes, weights);
-        add_row<Subset>(other, panel + rows[1] * row_bytes, weights + used);
+        add_row<Subset>(acc, from, rows[0], weights);
+        add_row<Subset>(other, from, rows[1], weights + used);
       }
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) acc[f][0] = S::add(acc[f][0], other[f][0]);
     }
     for (; rows != end; ++rows, weights += used) {
       prefetch(weights);
-      add_row<Subset>(acc, panel + *rows * row_bytes, weights);
+      add_row<Subset>(acc, from, *rows, weights);
     }
   }
 
@@ -78,9 +100,8 @@ struct MicroKernel {
     if constexpr (S::rows_per_step > 1) __builtin_prefetch(weights + 512);
   }
 
-  static __attribute__((noinline)) void block(const float* panel_floats, size_t row_bytes,
-                                              const RunBlock& runs, const float* init, float* sums,
-                                              size_t stride) {
+  static __attribute__((noinline)) void block(const Rows from, const RunBlock& runs, const float* init,
+                                              float* sums, size_t stride) {
     Reg acc[kBlockFilters][V];
     if (init != nullptr) {
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) {
@@ -91,26 +112,25 @@ struct MicroKernel {
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) SEMISPARSE_UNROLL for (int v = 0; v < V; ++v)
           acc[f][v] = S::load(sums + f * stride + v * S::lanes);
     }
-    const char* panel = reinterpret_cast<const char*>(panel_floats);
     const uint16_t* rows = runs.rows;
     const float* w = runs.weights;
     const uint16_t* n = runs.counts;
-    run<15>(acc, panel, row_bytes, rows, w, n[15]);
+    run<15>(acc, from, rows, w, n[15]);
     if (n[0] != 0) {  // dense weights and patterns shared by 4 filters have no other run
-      run<7>(acc, panel, row_bytes, rows, w, n[7]);
-      run<11>(acc, panel, row_bytes, rows, w, n[11]);
-      run<13>(acc, panel, row_bytes, rows, w, n[13]);
-      run<14>(acc, panel, row_bytes, rows, w, n[14]);
-      run<3>(acc, panel, row_bytes, rows, w, n[3]);
-      run<5>(acc, panel, row_bytes, rows, w, n[5]);
-      run<9>(acc, panel, row_bytes, rows, w, n[9]);
-      run<6>(acc, panel, row_bytes, rows, w, n[6]);
-      run<10>(acc, panel, row_bytes, rows, w, n[10]);
-      run<12>(acc, panel, row_bytes, rows, w, n[12]);
-      run<1>(acc, panel, row_bytes, rows, w, n[1]);
-      run<2>(acc, panel, row_bytes, rows, w, n[2]);
-      run<4>(acc, panel, row_bytes, rows, w, n[4]);
-      run<8>(acc, panel, row_bytes, rows, w, n[8]);
+      run<7>(acc, from, rows, w, n[7]);
+      run<11>(acc, from, rows, w, n[11]);
+      run<13>(acc, from, rows, w, n[13]);
+      run<14>(acc, from, rows, w, n[14]);
+      run<3>(acc, from, rows, w, n[3]);
+      run<5>(acc, from, rows, w, n[5]);
+      run<9>(acc, from, rows, w, n[9]);
+      run<6>(acc, from, rows, w, n[6]);
+      run<10>(acc, from, rows, w, n[10]);
+      run<12>(acc, from, rows, w, n[12]);
+      run<1>(acc, from, rows, w, n[1]);
+      run<2>(acc, from, rows, w, n[2]);
+      run<4>(acc, from, rows, w, n[4]);
+      run<8>(acc, from, rows, w, n[8]);
     }
     SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) SEMISPARSE_UNROLL for (int v = 0; v < V; ++v)
         S::store(sums + f * stride + v * S::lanes, acc[f][v]);
@@ -120,8 +140,22 @@ struct MicroKernel {
 template <class S, int V = S::max_vectors>
 void gemm(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
           float* acc, size_t acc_stride) {
-  if (vectors == V) return MicroKernel<S, V>::block(panel, row_bytes, block, init, acc, acc_stride);
+  if (vectors == V)
+    return MicroKernel<S, V, PackedRows<S>>::block({reinterpret_cast<const char*>(panel), row_bytes}, block,
+                                                   init, acc, acc_stride);
   if constexpr (V > 1) return gemm<S, V - 1>(vectors, panel, row_bytes, block, init, acc, acc_stride);
+}
+
+template <class S, int V = S::max_vectors>
+void gemm_direct(int vectors, const float* const* starts, const ptrdiff_t* offsets, const RunBlock& block,
+                 const float* init, float* acc, size_t acc_stride) {
+  if (vectors == V) {
+    DirectRows<S, V> rows;
+    for (int v = 0; v < V; ++v) rows.starts[v] = reinterpret_cast<const char*>(starts[v]);
+    rows.offsets = offsets;
+    return MicroKernel<S, V, DirectRows<S, V>>::block(rows, block, init, acc, acc_stride);
+  }
+  if constexpr (V > 1) return gemm_direct<S, V - 1>(vectors, starts, offsets, block, init, acc, acc_stride);
 }
 
 }  // namespace semisparse

@@ -56,6 +56,20 @@ struct PadArgs {
   float* out;  // rows of width + 2 * pad_w
 };
 
+// A whole padded plane cut into stride_y * stride_x *phases*: phase (y, x), at `out` + (y * stride_x + x) *
+// phase_floats, holds every stride_y-th row from y on and of it every stride_x-th pixel from x on, `pitch` a
+// row; zeros past the end of the padded plane.
+struct SplitArgs {
+  const float* in;  // the plane without padding
+  int64_t height, width, stride_h, stride_w;
+  int64_t pad_h, pad_w;
+  int64_t stride_y, stride_x;
+  int64_t rows, pitch;  // of a phase
+  int64_t phase_floats;
+  float* out;
+  float* line;  // scratch: pitch * stride_x + 2 * lanes floats
+};
+
 // im2col of one chunk for the columns of a panel's tail: every value four times, once for each filter of a
 // block, so that lanes / 4 rows make one vector. Column j at out + j * column_stride.
 struct TailPackArgs {
@@ -90,7 +104,11 @@ struct RowRunKernels {
   // `row_bytes` lie between its rows. init: sums start from these 4 values instead of from acc, or null.
   void (*gemm)(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
                float* acc, size_t acc_stride);
+  // The same without a packed panel: vector v of row r is read at starts[v], offsets[r] bytes further on.
+  void (*gemm_direct)(int vectors, const float* const* starts, const ptrdiff_t* offsets,
+                      const RunBlock& block, const float* init, float* acc, size_t acc_stride);
   void (*pad)(const PadArgs& args);
+  void (*split)(const SplitArgs& args);
   void (*pack)(const PackArgs& args);
   // The same as pack and gemm for the few columns of a panel's tail: filters and rows along the vector.
   // `sums` are `columns` vectors, which finish_tail adds up to one number for each filter (acc_stride floats

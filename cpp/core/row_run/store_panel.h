@@ -15,9 +15,8 @@ void store_panel_with(const StoreArgs& a) {
   const StoreSegment* const end = segment + a.panel->segments;
   const Reg fill = S::set1(a.fill);
   for (; segment != end; ++segment) {
-    const uint32_t full = (1u << segment->count) - 1;
     Reg y = fill;
-    if (segment->mask == full) {
+    if (segment->neighbours) {
       y = S::loadu(a.acc + segment->acc);
     } else if (segment->mask != 0) {
       const Reg kept =

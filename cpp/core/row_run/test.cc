@@ -91,6 +91,81 @@ TEST_CASE("gemm: random runs, widths, chunks and bias, for every kernel set") {
   }
 }
 
+TEST_CASE("gemm_direct: rows read in place equal packed rows, for every kernel set") {
+  for (const RowRunKernels* kernels : row_run_kernels()) {
+    if (!isa_supported(kernels->isa)) continue;
+    CAPTURE(kernels->name);
+    Random r(31);
+    for (int i = 0; i < 200; ++i) {
+      const int vectors = static_cast<int>(r.between(1, kernels->max_vectors)), lanes = kernels->lanes;
+      const int width = vectors * lanes, rows = static_cast<int>(r.between(0, 90));
+      const auto image = r.normals(4000), bias = r.normals(4);
+      std::vector<ptrdiff_t> offsets;
+      for (int k = 0; k < rows; ++k) offsets.push_back(4 * r.between(0, 1900));
+      std::vector<int64_t> at;
+      std::vector<const float*> starts;
+      for (int v = 0; v < vectors; ++v) {
+        at.push_back(r.between(0, 2000));
+        starts.push_back(image.data() + at.back());
+      }
+      const bool first = r.chance(0.5);
+      const auto acc = aligned_normals(r, 4 * width);
+      const RandomBlock b(r, rows, width, 0.3, [&](int row, int x) {
+        return image[static_cast<size_t>(at[static_cast<size_t>(x / lanes)] + x % lanes +
+                                         offsets[static_cast<size_t>(row)] / 4)];
+      });
+      std::vector<double> want = b.products;
+      for (int k = 0; k < 4 * width; ++k)
+        want[static_cast<size_t>(k)] += first ? bias[static_cast<size_t>(k / width)] : acc.get()[k];
+      kernels->gemm_direct(vectors, starts.data(), offsets.data(), b.block, first ? bias.data() : nullptr,
+                           acc.get(), static_cast<size_t>(width));
+      for (int k = 0; k < 4 * width; ++k) CHECK(std::abs(acc.get()[k] - want[static_cast<size_t>(k)]) < 1e-4);
+    }
+  }
+}
+
+TEST_CASE("split: every pixel of a padded plane lies in its phase, the rest is zero, for every kernel set") {
+  for (const RowRunKernels* kernels : row_run_kernels()) {
+    if (!isa_supported(kernels->isa)) continue;
+    CAPTURE(kernels->name);
+    Random r(37);
+    for (int i = 0; i < 200; ++i) {
+      SplitArgs a{};
+      a.height = r.between(1, 12);
+      a.width = r.between(1, 60);
+      a.pad_h = r.between(0, 3);
+      a.pad_w = r.between(0, 3);
+      a.stride_y = r.between(1, 4);
+      a.stride_x = r.between(1, 4);
+      a.rows = (a.height + 2 * a.pad_h + a.stride_y - 1) / a.stride_y;
+      a.pitch = (a.width + 2 * a.pad_w + a.stride_x - 1) / a.stride_x;
+      a.phase_floats = a.rows * a.pitch;
+      const bool transposed = r.chance(0.3);
+      a.stride_h = transposed ? 1 : a.width;
+      a.stride_w = transposed ? a.height : 1;
+      const auto image = r.normals(a.height * a.width);
+      const int64_t floats = a.stride_y * a.stride_x * a.phase_floats;
+      std::vector<float> out(static_cast<size_t>(floats + 1), NAN),
+          line(static_cast<size_t>(a.pitch * a.stride_x + 2 * kernels->lanes));
+      a.in = image.data();
+      a.out = out.data();
+      a.line = line.data();
+      kernels->split(a);
+      for (int64_t y = 0; y < a.rows * a.stride_y; ++y)
+        for (int64_t x = 0; x < a.pitch * a.stride_x; ++x) {
+          const int64_t from_y = y - a.pad_h, from_x = x - a.pad_w;
+          const bool inside = from_y >= 0 && from_y < a.height && from_x >= 0 && from_x < a.width;
+          const int64_t phase = y % a.stride_y * a.stride_x + x % a.stride_x;
+          const float got =
+              out[static_cast<size_t>(phase * a.phase_floats + y / a.stride_y * a.pitch + x / a.stride_x)];
+          CHECK(got ==
+                (inside ? image[static_cast<size_t>(from_y * a.stride_h + from_x * a.stride_w)] : 0.0f));
+        }
+      CHECK(std::isnan(out.back()));
+    }
+  }
+}
+
 TEST_CASE("tail: few columns with filters along the vector equal plain loops, for every kernel set") {
   for (const RowRunKernels* kernels : row_run_kernels()) {
     if (!isa_supported(kernels->isa)) continue;

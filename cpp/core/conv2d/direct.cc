@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/conv2d/direct.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "core/base/aligned.h"
+#include "core/conv2d/padded_input.h"
+#include "core/conv2d/panel_task.h"
+#include "core/cpu/cpu.h"
+#include "core/row_run/row_run.h"
+
+namespace semisparse {
+namespace {
+
+// Rows and their distance in one phase of the padded plane.
+struct Phases {
+  int64_t rows, pitch, floats, count;
+  explicit Phases(const Conv2dGeometry& g)
+      : rows((padded_h(g) + g.stride_h - 1) / g.stride_h),
+        pitch((padded_w(g) + g.stride_w - 1) / g.stride_w),
+        floats(rows * pitch),
+        count(g.stride_h * g.stride_w) {}
+};
+
+// Output pixels as they lie in a phase, the rest of each row between them: first to last computable one.
+int64_t extent(const Conv2dGeometry& g) {
+  return (g.out_h() - 1) * Phases(g).pitch + g.out_w();
+}
+
+// Bytes from the first pixel of the first channel to each row (used channel, tap), group after group.
+std::vector<ptrdiff_t> row_offsets(const Conv2dGeometry& g, const PreparedWeight& weight,
+                                   int64_t channel_floats) {
+  const Phases phases(g);
+  std::vector<ptrdiff_t> offsets;
+  int64_t first_channel = 0;
+  for (const PreparedWeight::Group& group : weight.groups) {
+    for (const int32_t channel : group.channels)
+      for (int64_t ky = 0; ky < g.weight.kernel_h; ++ky)
+        for (int64_t kx = 0; kx < g.weight.kernel_w; ++kx) {
+          const int64_t y = ky * g.dilation_h, x = kx * g.dilation_w;
+          const int64_t phase = y % g.stride_h * g.stride_w + x % g.stride_w;
+          offsets.push_back(4 * ((first_channel + channel) * channel_floats + phase * phases.floats +
+                                 y / g.stride_h * phases.pitch + x / g.stride_w));
+        }
+    first_channel += g.weight.in_channels_per_group;
+  }
+  return offsets;
+}
+
+void run_panel(const PanelTask& t, const float* image, const ptrdiff_t* offsets, int block_begin,
+               int block_end) {
+  const Panel& panel = *t.panel;
+  const RowRunKernels& kernels = *t.kernels;
+  if (panel.vectors == 0) {
+    for (int b = block_begin; b < block_end; ++b) store_block(t, b, nullptr, 0);
+    return;
+  }
+  const size_t width = static_cast<size_t>(panel.vectors * kernels.lanes);
+  const float* starts[8];
+  for (int v = 0; v < panel.vectors; ++v)
+    starts[v] = image + t.plan->vectors[static_cast<size_t>(panel.first_vector + v)].base;
+  run_blocks(
+      t, block_begin, block_end, kBlockFilters * width,
+      [&](const PreparedWeight::Chunk* chunk) {
+        return chunk == nullptr ? offsets : offsets + chunk->first_channel * t.geometry->weight.taps();
+      },
+      [&](const ptrdiff_t* rows, const RunBlock& runs, const float* init, float* acc) {
+        kernels.gemm_direct(panel.vectors, starts, rows, runs, init, acc, width);
+      },
+      [&](int block, float* acc) { store_block(t, block, acc, width); });
+}
+
+// Padded copies, in phases, of images [first, first + count).
+void split_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
+                  int64_t first, int64_t count, float* out, Parallel& parallel) {
+  const Phases phases(g);
+  const int64_t channels = g.in_channels(), channel_floats = phases.count * phases.floats;
+  const int64_t together = std::max<int64_t>(1, 65536 / channel_floats),
+                parts = (channels + together - 1) / together;
+  parallel.run(count * parts, [&](int64_t task) {
+    static thread_local AlignedBuffer line;
+    const int64_t (&s)[4] = input.stride;
+    const int64_t n = task / parts, begin = task % parts * together;
+    SplitArgs a{nullptr,    g.in_h,     g.in_w,      s[2],         s[3],          g.pad_h, g.pad_w,
+                g.stride_h, g.stride_w, phases.rows, phases.pitch, phases.floats, nullptr, nullptr};
+    a.line = line.reserve(static_cast<size_t>(phases.pitch * g.stride_w + 2 * kernels.lanes));
+    for (int64_t c = begin; c < std::min(begin + together, channels); ++c) {
+      a.in = input.data + (first + n) * s[0] + c * s[1];
+      a.out = out + (n * channels + c) * channel_floats;
+      kernels.split(a);
+    }
+  });
+}
+
+}  // namespace
+
+bool direct_applies(const Conv2dGeometry& g) {
+  // Vectors never reach past the last computable pixel; a smaller image cannot fill one.
+  return extent(g) >= selected_kernels().lanes && Phases(g).floats <= INT32_MAX;
+}
+
+std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& g, const uint8_t* mask) {
+  const RowRunKernels& kernels = selected_kernels();
+  return make_direct_plan(static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()),
+                          static_cast<int32_t>(Phases(g).pitch), mask,
+                          {kernels.lanes, kernels.max_vectors, 0});
+}
+
+int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan) {
+  // A channel's pixels under a panel: in each phase that a tap is in, a line for each row of taps. They fill
+  // 5/8 of the L1 cache.
+  const int64_t phases_y = std::min(g.stride_h, g.weight.kernel_h),
+                phases_x = std::min(g.stride_w, g.weight.kernel_w);
+  const int64_t lines = phases_x * std::max(g.weight.kernel_h, phases_y);
+  const int64_t bytes = 4 * lines * (std::max(plan.widest, 1) * plan.lanes + 16);
+  const int64_t channels = static_cast<int64_t>(cpu_info().l1_bytes) * 5 / 8 / bytes;
+  return static_cast<int>(std::clamp<int64_t>(
+      channels, 1, std::min<int64_t>(g.weight.in_channels_per_group, 65535 / g.weight.taps())));
+}
+
+void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan& plan,
+                   const Conv2dOperands& operands, Parallel& parallel) {
+  static thread_local AlignedBuffer copy_buffer;
+  const RowRunKernels& kernels = selected_kernels();
+  const Phases phases(g);
+  const int64_t (&s)[4] = operands.input.stride;
+  const bool in_place = phases.count == 1 && reads_in_place(g, operands.input);
+  const bool split = phases.count > 1;
+  const int64_t channel_floats = in_place ? s[1] : phases.count * phases.floats;
+  const int64_t image_floats = in_place ? s[0] : channel_floats * g.in_channels();
+  const int64_t slab = in_place ? g.batch : images_per_slab(g);
+  float* const copy = in_place ? nullptr : copy_buffer.reserve(static_cast<size_t>(slab * image_floats));
+  const std::vector<ptrdiff_t> offsets = row_offsets(g, weight, channel_floats);
+  std::vector<size_t> group_rows(1, 0);
+  for (const PreparedWeight::Group& group : weight.groups)
+    group_rows.push_back(group_rows.back() + group.channels.size() * static_cast<size_t>(g.weight.taps()));
+  for (int64_t first = 0; first < g.batch; first += slab) {
+    const int64_t images = std::min(slab, g.batch - first);
+    if (split)
+      split_images(g, kernels, operands.input, first, images, copy, parallel);
+    else if (!in_place)
+      copy_images(g, kernels, operands.input, first, images, copy, parallel);
+    const float* const base = in_place ? operands.input.data + first * s[0] : copy;
+    share_panels(images, g.weight.groups, static_cast<int64_t>(plan.panels.size()), weight.groups[0].blocks,
+                 parallel, [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
+                   const PanelTask t{&g,
+                                     &weight,
+                                     &weight.groups[static_cast<size_t>(group)],
+                                     &plan,
+                                     &plan.panels[panel],
+                                     &kernels,
+                                     &operands,
+                                     first + n,
+                                     group * g.weight.in_channels_per_group};
+                   run_panel(t, base + n * image_floats,
+                             offsets.data() + group_rows[static_cast<size_t>(group)], block_begin, block_end);
+                 });
+  }
+}
+
+}  // namespace semisparse

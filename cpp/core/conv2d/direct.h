@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolution by the row-run kernels without packing: rows of the im2col matrix are read where they lie, in
+// the input or in a padded copy of it. A row is a channel and a tap, that is an offset; a vector of columns
+// is a run of neighbouring pixels, that is a start. For strides over 1 the copy is cut into phases, in which
+// such pixels are neighbours. Worth it where packing costs more than the few columns that are computed for
+// nothing: unmasked layers, masks of aligned runs, weights with few nonzeros.
+#pragma once
+
+#include <memory>
+
+#include "core/columns/column_plan.h"
+#include "core/conv2d/conv2d.h"
+#include "core/weights/prepare.h"
+
+namespace semisparse {
+
+bool direct_applies(const Conv2dGeometry& geometry);
+
+// Vectors of neighbouring pixels that cover all computed columns, in panels; no windows, no tail.
+std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, const uint8_t* mask);
+
+// Channels in a chunk of the weights.
+int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan);
+
+// `weight`: prepared with that chunk.
+void direct_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,
+                   const Conv2dOperands& operands, Parallel& parallel);
+
+}  // namespace semisparse

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// What computing a panel is about, however its rows are read: sums of all blocks of filters, chunk by chunk,
+// from bias to output pixels.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "core/base/aligned.h"
+#include "core/conv2d/conv2d.h"
+#include "core/row_run/row_run.h"
+#include "core/weights/prepare.h"
+
+namespace semisparse {
+
+// One image, one group.
+struct PanelTask {
+  const Conv2dGeometry* geometry;
+  const PreparedWeight* weight;
+  const PreparedWeight::Group* group;
+  const ColumnPlan* plan;
+  const Panel* panel;
+  const RowRunKernels* kernels;
+  const Conv2dOperands* operands;
+  int64_t n;
+  int64_t first_channel;  // of the group
+
+  // Output channel of filter f of a block, or -1 past the last.
+  int64_t filter(int block, int f) const {
+    const int at = block * kBlockFilters + f;
+    return at < group->filters ? weight->filters[static_cast<size_t>(group->first_position + at)] : -1;
+  }
+};
+
+// Bias of a block's four filters, 0 past the last.
+inline void load_bias(const PanelTask& t, int block, float* bias) {
+  for (int f = 0; f < kBlockFilters; ++f) {
+    const int64_t filter = t.filter(block, f);
+    bias[f] = t.operands->bias != nullptr && filter >= 0 ? t.operands->bias[filter] : 0.0f;
+  }
+}
+
+inline void store_block(const PanelTask& t, int block, const float* sums, size_t width) {
+  const Conv2dGeometry& g = *t.geometry;
+  const int64_t pixels = g.out_h() * g.out_w();
+  StoreArgs store;
+  store.plan = t.plan;
+  store.panel = t.panel;
+  store.activation = t.operands->activation;
+  for (int f = 0; f < kBlockFilters; ++f) {
+    const int64_t filter = t.filter(block, f);
+    if (filter < 0) break;
+    const int64_t offset = (t.n * g.out_channels() + filter) * pixels;
+    store.acc = sums + static_cast<size_t>(f) * width;
+    store.fill = t.operands->fill != nullptr ? t.operands->fill[filter] : 0.0f;
+    store.residual = t.operands->residual != nullptr ? t.operands->residual + offset : nullptr;
+    store.output = t.operands->output + offset;
+    t.kernels->store(store);
+  }
+}
+
+// Blocks [begin, end) of a panel with columns. read(chunk) makes a chunk's rows ready (chunk is null if the
+// group has no weight at all); multiply(rows, runs, init, sums) adds a block's products to `block_sums`
+// floats, starting from `init` (4 values) or, if that is null, from what they hold; finish(block, sums)
+// follows a block's last products at once, so that its stores drain behind the next block's arithmetic.
+template <class Read, class Multiply, class Finish>
+void run_blocks(const PanelTask& t, int begin, int end, size_t block_sums, Read read, Multiply multiply,
+                Finish finish) {
+  static thread_local AlignedBuffer sum_buffer;
+  static thread_local std::vector<char> started;
+  static const RunBlock no_rows;
+  const size_t chunks = t.group->chunks.size();
+  float* const sums = sum_buffer.reserve(static_cast<size_t>(end - begin) * block_sums +
+                                         static_cast<size_t>(t.kernels->lanes));
+  started.assign(static_cast<size_t>(end - begin), 0);
+  for (size_t i = 0; i < std::max<size_t>(chunks, 1); ++i) {
+    const PreparedWeight::Chunk* const chunk = i < chunks ? &t.group->chunks[i] : nullptr;
+    const auto rows = read(chunk);
+    const bool last = i + 1 >= chunks;
+    for (int b = begin; b < end; ++b) {
+      const size_t at = static_cast<size_t>(b - begin);
+      float* const acc = sums + at * block_sums;
+      const RunBlock& runs =
+          chunk != nullptr ? t.weight->blocks[chunk->first_block + static_cast<size_t>(b)] : no_rows;
+      const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
+      if (any || (last && !started[at])) {
+        // Until a block's first rows come, its sums are its bias.
+        float bias[kBlockFilters];
+        if (!started[at]) load_bias(t, b, bias);
+        multiply(rows, runs, started[at] ? nullptr : bias, acc);
+        started[at] = 1;
+      }
+      if (last) finish(b, acc);
+    }
+  }
+}
+
+// Calls run(image, group, panel, first block, last block) so that threads have something to do. Columns are
+// the first thing to share out. Where panels are few, so that one more or less would leave threads waiting,
+// filters are too: every share reads the panel for itself. No sum is cut, so the result does not depend on
+// the shares.
+template <class Run>
+void share_panels(int64_t images, int64_t groups, int64_t panels, int blocks, Parallel& parallel, Run run) {
+  const int64_t threads = parallel.threads(), whole = images * groups * panels;
+  int64_t shares = 1;
+  if (threads > 1 && whole < 8 * threads) shares = std::clamp<int64_t>(blocks / 4, 1, threads);
+  parallel.run(whole * shares, [&](int64_t task) {
+    const int64_t share = task % shares, panel = task / shares % panels;
+    const int64_t group = task / shares / panels % groups, image = task / shares / panels / groups;
+    run(image, group, static_cast<size_t>(panel), static_cast<int>(blocks * share / shares),
+        static_cast<int>(blocks * (share + 1) / shares));
+  });
+}
+
+}  // namespace semisparse

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cuts a padded plane into phases, so that the pixels of a strided convolution lie side by side.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/row_run/row_run.h"
+
+namespace semisparse {
+
+template <class S>
+void split_plane(const SplitArgs& a) {
+  const int64_t line_floats = a.pitch * a.stride_x;
+  const int64_t pixels = std::min(a.width, line_floats - a.pad_w);
+  const int64_t padded_rows = a.rows * a.stride_y;
+  for (int64_t i = 0; i < line_floats + 2 * S::lanes; ++i) a.line[i] = 0.0f;
+  for (int64_t row = 0; row < padded_rows; ++row) {
+    float* const to = a.out + row % a.stride_y * a.stride_x * a.phase_floats + row / a.stride_y * a.pitch;
+    const int64_t y = row - a.pad_h;
+    if (y < 0 || y >= a.height) {
+      for (int64_t phase = 0; phase < a.stride_x; ++phase)
+        std::fill_n(to + phase * a.phase_floats, a.pitch, 0.0f);
+      continue;
+    }
+    const float* const from = a.in + y * a.stride_h;
+    float* const line = a.line + a.pad_w;
+    if (a.stride_w == 1)
+      std::copy_n(from, pixels, line);
+    else
+      for (int64_t x = 0; x < pixels; ++x) line[x] = from[x * a.stride_w];
+    if (a.stride_x == 1) {
+      std::copy_n(a.line, a.pitch, to);
+    } else if (a.stride_x == 2) {
+      for (int64_t x = 0; x < a.pitch; x += S::lanes) {
+        const auto low = S::loadu(a.line + 2 * x), high = S::loadu(a.line + 2 * x + S::lanes);
+        const int count = static_cast<int>(std::min<int64_t>(S::lanes, a.pitch - x));
+        if (count == S::lanes) {
+          S::storeu(to + x, S::even(low, high));
+          S::storeu(to + a.phase_floats + x, S::odd(low, high));
+        } else {
+          S::store_n(to + x, count, S::even(low, high));
+          S::store_n(to + a.phase_floats + x, count, S::odd(low, high));
+        }
+      }
+    } else {
+      for (int64_t phase = 0; phase < a.stride_x; ++phase)
+        for (int64_t x = 0; x < a.pitch; ++x) to[phase * a.phase_floats + x] = a.line[x * a.stride_x + phase];
+    }
+  }
+}
+
+}  // namespace semisparse
