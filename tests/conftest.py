@@ -22,7 +22,7 @@ def yolo_run(tmp_path_factory):
     """(directory of a sparse YOLO training on drawn shapes that was killed and resumed, its summary)."""
     import yolo
 
-    pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'semisparse[detect]'")
+    yolo.require()
     from semisparse.train.detect import main
 
     directory = tmp_path_factory.mktemp("yolo")

@@ -5,19 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
+import yolo
 from PIL import Image
 
 from semisparse.detection import Detections
 from semisparse.eval.boxes import draw_boxes
 
-pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'semisparse[detect]'")
+yolo.require()
 from semisparse.eval import detect  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
-    import yolo
-
     from semisparse.train.integrations.ultralytics import YOLO
 
     directory = tmp_path_factory.mktemp("dense")

@@ -1,5 +1,6 @@
 """A small YOLO and a small data set for the tests of detection. Importing this needs no ultralytics."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import pytest
 
 # Before ultralytics is imported: settings of its own, no look at the network, nothing installed.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="semisparse-yolo-")
@@ -27,6 +30,12 @@ head:
   - [[5], 1, Detect, [nc]]
 """
 PLAIN = ["mosaic=0", "close_mosaic=0", "hsv_h=0", "hsv_s=0", "hsv_v=0", "warmup_epochs=1"]
+
+
+def require() -> None:
+    """Skip the test, or the module, where ultralytics is not installed. It is not imported yet."""
+    if importlib.util.find_spec("ultralytics") is None:
+        pytest.skip("needs ultralytics: pip install 'semisparse[detect]'", allow_module_level=True)
 
 
 def network(directory: Path) -> Path:

@@ -15,7 +15,7 @@ from semisparse.detection import Detector
 from semisparse.recipe import Recipe
 from semisparse.train.data.shapes import write_shapes
 
-pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'semisparse[detect]'")
+yolo.require()
 from semisparse.train.integrations import ultralytics as integration  # noqa: E402
 
 YOLO = integration.YOLO
