@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--data-dir", metavar="DIR", help="where drawn or unpacked data is kept (default: the user's cache)"
     )
-    data.add_argument("--size", type=int, default=640, metavar="PIXELS", help="side of the square input")
+    data.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of the square input (default: 640; shapes 96)"
+    )
     data.add_argument("-b", "--batch-size", type=int, default=16, help="pictures per step")
     data.add_argument("-j", "--workers", type=int, default=4, help="processes that load pictures, on a GPU")
 
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     training = result.add_argument_group("training")
-    training.add_argument("--epochs", type=int, default=100)
+    training.add_argument("--epochs", type=int, help="default: 100; shapes 20")
     training.add_argument(
         "--opt", default="auto", metavar="NAME", help="SGD, AdamW, ...; auto chooses --lr too"
     )
@@ -92,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Parsed options. Raises ValueError (not SystemExit) for values that cannot work."""
     args = parser().parse_args(argv)
+    drawn = args.data.lower() == "shapes"
+    args.size = args.size if args.size is not None else 96 if drawn else 640
+    args.epochs = args.epochs if args.epochs is not None else 20 if drawn else 100
     for name, good, expected in (
         ("--epochs", args.epochs >= 1, "at least 1"),
         ("--batch-size", args.batch_size >= 1, "at least 1"),
