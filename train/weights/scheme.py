@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -58,13 +59,21 @@ def keep_largest(scores: Tensor, ratio: float, sizes: Tensor | None = None) -> T
     sizes: how much each score stands for, like `scores`; None for all the same. At least one stays, so that
     no layer becomes constant; of equal scores the last ones go.
     """
-    order = scores.flatten().argsort(stable=True, descending=True)
-    if sizes is None:
-        kept = scores.numel() - round(ratio * scores.numel())
+    scores = scores.detach()
+    flat = scores.flatten()
+    if sizes is None or bool((sizes == sizes.flatten()[0]).all()):
+        removed = min(math.floor(ratio * len(flat) + 0.5), len(flat) - 1)
+        keep = torch.ones_like(flat, dtype=torch.bool)
+        if removed > 0:  # a selection, not a sort: weights come by the million
+            limit = flat.kthvalue(removed).values
+            keep = flat > limit
+            ties = (flat == limit).nonzero()[:, 0]
+            keep[ties[: len(flat) - removed - int(keep.sum())]] = True
     else:
-        sizes = sizes.to(scores.device).flatten()[order].double()
+        order = flat.argsort(stable=True, descending=True)
+        sizes = sizes.to(flat.device).flatten()[order].double()
         gone = sizes.flip(0).cumsum(0).flip(0)  # if this one and all weaker ones go
         kept = int((gone - sizes / 2 > ratio * sizes.sum()).sum())
-    keep = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    keep[order[: max(kept, 1)]] = True
+        keep = torch.zeros_like(flat, dtype=torch.bool)
+        keep[order[: max(kept, 1)]] = True
     return keep.view(scores.shape)
