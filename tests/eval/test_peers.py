@@ -23,6 +23,7 @@ from semisparse.eval.peers.race import _Worker
 # What has to be importable for an engine to run; the brief ones run in the default suite.
 MODULES = {
     "torch": (),
+    "torch.compile": (),
     "semisparse": (),
     "onnxruntime": ("onnx", "onnxruntime"),
     "openvino": ("onnx", "openvino"),
