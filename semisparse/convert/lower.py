@@ -290,7 +290,8 @@ def _layer_name(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next((path for path, _ in reversed(list(stack.values()))), "")
     path = re.sub(r"@\d+", "", path)  # export's mark for a second call of one module
-    return path.removeprefix("model.").removeprefix("model") or node.name
+    # The wrapper that is traced holds the network as "model"; a network may have a "model" of its own.
+    return node.name if path in ("", "model") else path.removeprefix("model.")
 
 
 def _is_float32_image(node: fx.Node) -> bool:

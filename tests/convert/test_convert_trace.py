@@ -220,3 +220,18 @@ class TestErrors:
     def test_output_that_cannot_be_held(self):
         with pytest.raises(ValueError, match="returns"):
             ss.convert(Net(lambda s, x: {1: s.conv(x)}, conv=conv()), X)
+
+
+def test_layers_are_called_as_in_the_model():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sequential(nn.Conv2d(2, 2, 1)))
+
+        def forward(self, x):
+            return self.model(x)
+
+    fast = ss.convert(Wrapped(), torch.zeros(1, 2, 4, 4))
+    assert [layer.name for layer in fast.layers] == ["model.0", "model.1.0"]
+    fast = ss.convert(nn.Conv2d(2, 2, 1), torch.zeros(1, 2, 4, 4))
+    assert [bool(layer.name) for layer in fast.layers] == [True]

@@ -101,6 +101,7 @@ def test_converted_file_equals_the_trained_network(yolo_run):
     network, fast = integration.load(run), ss.load(run / "model.safetensors")
     assert fast.sizes == ((yolo.SIZE, yolo.SIZE),) and fast.info["masks"] == {"96x96": "exact"}
     assert all(layer.packed for layer in fast.layers)
+    assert masking.masked_modules(network).keys() <= {layer.name for layer in fast.layers}
     assert sum(layer.column_sparsity > 0.25 for layer in fast.layers) == len(masking.masked_modules(network))
     pictures = torch.rand(3, 3, yolo.SIZE, yolo.SIZE)
     with torch.no_grad():
