@@ -46,6 +46,7 @@ def path(network, tmp_path):
     return tmp_path / "model.safetensors"
 
 
+@pytest.mark.arm
 def test_round_trip(network, path):
     loaded = ss.load(path)
     assert torch.equal(loaded(X), network(X))

@@ -257,6 +257,11 @@ constexpr const char* kCompiler = "unknown";
 PYBIND11_MODULE(_core, m) {
   using namespace semisparse::python;
   using semisparse::PackedWeight;
+  try {
+    semisparse::require_features();
+  } catch (const semisparse::Error& error) {
+    throw py::import_error(error.what());
+  }
   m.doc() = "cpp/core for numpy arrays; see semisparse.runtime";
 
   py::class_<Packed>(

@@ -23,11 +23,9 @@ import numpy as np
 try:
     from semisparse import _core
 except ImportError as error:
-    raise ImportError(
-        f"semisparse's native module cannot be imported ({error}). It is made when the package is installed, "
-        "for this version of Python:\n    pip install --no-build-isolation --no-deps -e .    (in a checkout; "
-        "SEMISPARSE_WITHOUT_TORCH=1 on a machine without torch)"
-    ) from error
+    from semisparse import _native
+
+    raise ImportError(_native.explain(error)) from error
 
 from semisparse.runtime.network import Network, load  # noqa: E402  after the import above has been explained
 

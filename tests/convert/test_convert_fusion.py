@@ -63,6 +63,7 @@ def test_batch_norm(bias, affine, masked):
     assert operators(fast) == ["conv2d.packed"]
 
 
+@pytest.mark.arm
 def test_masked_pixels_hold_the_batch_norm_shift():
     model = mask_randomly(randomise(Net(lambda s, x: s.bn(s.conv(x)), conv=conv(), bn=nn.BatchNorm2d(4))), X)
     fast = convert_and_compare(model, X)

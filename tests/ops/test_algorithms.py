@@ -14,6 +14,7 @@ from semisparse import algorithms, ops
 
 @settings(max_examples=examples(60), deadline=None)
 @given(case=cases(), name=st.sampled_from(algorithms.ALGORITHMS))
+@pytest.mark.arm
 def test_every_algorithm_computes_the_formula(case, name):
     input, weight, *rest = case.args
     packed = ops.pack_weight(weight, case.groups)

@@ -24,6 +24,7 @@ def both_overloads(ops, args, kwargs):
 
 @settings(max_examples=examples(500))
 @given(case=cases())
+@pytest.mark.arm
 def test_any_call_matches_the_formula(ops, case):
     for y in both_overloads(ops, case.args, case.kwargs):
         assert_matches(y, case.args, case.kwargs)
@@ -38,6 +39,7 @@ def test_larger_calls_match_the_formula(ops, case):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("sparsity", SPARSITIES)
+@pytest.mark.arm
 def test_every_layout_with_every_sparsity(ops, layout, sparsity):
     g = torch.Generator().manual_seed(1)
     args = (make_input((2, 9, 11, 13), layout, g), make_weight((10, 9, 3, 3), sparsity, g), None, 1, 1)
@@ -47,6 +49,7 @@ def test_every_layout_with_every_sparsity(ops, layout, sparsity):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.arm
 def test_every_activation_with_every_mask(ops, activation, mask):
     g = torch.Generator().manual_seed(2)
     args = (
@@ -65,6 +68,7 @@ def test_every_activation_with_every_mask(ops, activation, mask):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 15, 16, 17, 31, 33, 95, 96, 97])
+@pytest.mark.arm
 def test_widths_around_vectors_and_panels(ops, size):
     g = torch.Generator().manual_seed(3)
     args = (torch.randn(1, 5, 3, size, generator=g), torch.randn(6, 5, 3, 3, generator=g), None, 1, 1)

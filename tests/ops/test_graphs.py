@@ -41,6 +41,7 @@ def sample_calls():
 
 
 @pytest.mark.parametrize("name", sample_calls())
+@pytest.mark.arm
 def test_opcheck(name):
     op, args, kwargs = sample_calls()[name]
     opcheck(op, args, kwargs)

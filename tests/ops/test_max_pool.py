@@ -57,6 +57,7 @@ def assert_same(result, expected):
 
 @settings(max_examples=examples(400))
 @given(call=calls())
+@pytest.mark.arm
 def test_any_call_equals_torch(ops, call):
     x, arguments = call
     expected = accepted(x, arguments)

@@ -26,6 +26,7 @@ def bits(weight):
     kernel=st.sampled_from([(1, 1), (3, 3), (5, 5), (2, 3), (7, 7)]),
     seed=st.integers(0, 2**31 - 1),
 )
+@pytest.mark.arm
 def test_unpack_is_the_exact_inverse(ops, sparsity, groups, channels, kernel, seed):
     g = torch.Generator().manual_seed(seed)
     weight = make_weight((groups * channels[0], channels[1], *kernel), sparsity, g)
@@ -169,6 +170,7 @@ def tensor(data):
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
+@pytest.mark.arm
 def test_forged_checksums_do_not_make_bytes_trusted(ops):
     """A right checksum over wrong numbers: refused, or a valid packed weight of its own; never a crash."""
     rng = random.Random(2)
@@ -196,6 +198,7 @@ def test_forged_checksums_do_not_make_bytes_trusted(ops):
     assert accepted and refused, "both outcomes must have been seen for this test to mean something"
 
 
+@pytest.mark.arm
 def test_newer_version_says_so(ops):
     weight, groups, packed = next(samples(ops))
     data = bytearray(packed.tolist())

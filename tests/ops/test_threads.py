@@ -13,6 +13,7 @@ from hypothesis import given, settings
 
 @settings(max_examples=examples(60))
 @given(case=cases(max_size=40, max_channels=24))
+@pytest.mark.arm
 def test_results_are_bitwise_equal_for_any_number_of_threads(ops, threads, case):
     packed = ops.pack_weight(case.args[1], case.groups)
     rest = (packed, list(case.args[1].shape), *case.args[2:])
@@ -48,6 +49,7 @@ def test_work_is_done_by_as_many_threads_as_torch_is_set_to(ops, threads):
     assert len(spent) >= 2 and spent[1] > 0, f"CPU time by thread: {spent[:4]} ns"
 
 
+@pytest.mark.arm
 def test_concurrent_calls_from_python_threads(ops):
     """Different weights, one shared weight, and first uses of the same packed tensor, all at the same
     time."""

@@ -62,6 +62,7 @@ def test_classifiers(name, size, save):
         compare(network, converted, images(batch, 3, size, size), rtol=1e-4)
 
 
+@pytest.mark.arm
 def test_detector(detector, save):
     network = runtime.load(save(detector))
     for batch in (1, 3, 1):
@@ -144,6 +145,7 @@ def test_several_python_threads_at_once(detector, save):
     assert not wrong
 
 
+@pytest.mark.arm
 def test_any_number_of_threads_gives_the_same(detector, save):
     network, x = runtime.load(save(detector)), images(2, 3, 32, 64)
     before = runtime.get_num_threads()

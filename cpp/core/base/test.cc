@@ -5,12 +5,24 @@
 #include <chrono>
 #include <ctime>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "core/base/parallel.h"
+#include "core/cpu/cpu.h"
 
 using namespace semisparse;
+
+TEST_CASE("A processor without the features that everything needs is told so in words") {
+#if defined(__aarch64__)
+  CHECK(missing_features(0).find("NEON") != std::string::npos);
+  CHECK(missing_features(~0ul).empty());
+#else
+  CHECK(missing_features(0).empty());
+#endif
+  require_features();
+}
 
 TEST_CASE("ThreadPool runs every task once, again and again, from several callers, and passes errors on") {
   for (const int threads : {1, 2, 4}) {

@@ -11,6 +11,8 @@
 #include <sys/auxv.h>
 #endif
 
+#include "core/base/error.h"
+
 namespace semisparse {
 namespace {
 
@@ -59,12 +61,14 @@ CpuInfo detect() {
   if (__builtin_cpu_supports("avx512dq")) info.features.push_back("avx512dq");
 #elif defined(__aarch64__)
   info.architecture = "aarch64";
-  info.features.push_back("neon");  // part of every ARMv8 application core
 #if defined(__linux__)
   const unsigned long hwcap = getauxval(AT_HWCAP);
+  if (hwcap & HWCAP_ASIMD) info.features.push_back("neon");
   if (hwcap & HWCAP_ASIMDHP) info.features.push_back("fp16");
   if (hwcap & HWCAP_ASIMDDP) info.features.push_back("dotprod");
   if (hwcap & HWCAP_SVE) info.features.push_back("sve");
+#else
+  info.features.push_back("neon");  // part of every ARMv8 application core
 #endif
 #else
   info.architecture = "other";
@@ -80,6 +84,25 @@ CpuInfo detect() {
 const CpuInfo& cpu_info() {
   static const CpuInfo info = detect();
   return info;
+}
+
+std::string missing_features([[maybe_unused]] unsigned long hwcap) {
+#if defined(__aarch64__) && defined(__linux__)
+  if ((hwcap & HWCAP_ASIMD) == 0)
+    return "this processor, or its emulator, has no Advanced SIMD (NEON), which all code for 64-bit ARM "
+           "uses: run "
+           "semisparse on an ARMv8-A core such as Cortex-A53 or newer.";
+#endif
+  return "";
+}
+
+void require_features() {
+#if defined(__aarch64__) && defined(__linux__)
+  const std::string missing = missing_features(getauxval(AT_HWCAP));
+#else
+  const std::string missing = missing_features(0);
+#endif
+  check(missing.empty(), missing);
 }
 
 bool cpu_has(const char* feature) {

@@ -20,4 +20,10 @@ struct CpuInfo {
 const CpuInfo& cpu_info();
 bool cpu_has(const char* feature);
 
+// What the kernels cannot do without and the processor lacks, in words; empty where all is well.
+// `hwcap`: AT_HWCAP of Linux's auxiliary vector, only looked at on ARM.
+std::string missing_features(unsigned long hwcap);
+// Throws Error with that text, if there is any.
+void require_features();
+
 }  // namespace semisparse

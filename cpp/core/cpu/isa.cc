@@ -17,6 +17,7 @@ bool isa_supported(const std::string& isa) {
 }
 
 size_t choose_isa(const std::vector<std::string>& available) {
+  require_features();
   const char* const wanted = std::getenv("SEMISPARSE_ISA");
   std::string known;
   for (size_t i = 0; i < available.size(); ++i) {
