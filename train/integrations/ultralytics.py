@@ -41,6 +41,8 @@ from semisparse._torchvision import torchvision  # noqa: F401  (before ultralyti
 from semisparse.detection import check_detector
 from semisparse.recipe import Recipe
 from semisparse.sized import SizedModel
+from semisparse.train.batch_norm import reestimate
+from semisparse.train.classify import BN_MEMORY
 from semisparse.train.sparsifier import Sparsifier
 
 # Ultralytics installs what it misses with pip, by itself; that may replace the torch that semisparse fits.
@@ -239,9 +241,14 @@ class SparseDetectionTrainer(DetectionTrainer):
             ema.update(self.model)
 
     def validate(self):
-        if self.epoch + 1 >= self.epochs or self.stop:
+        ending = self.epoch + 1 >= self.epochs or self.stop
+        if ending:
             self.sparsifier.finalize()
         self._sparsify_average()
+        if ending and self.sparsifier.retraining_steps() < BN_MEMORY:
+            # No time was left after the last removal for BatchNorm's running statistics to follow.
+            pictures = ((self.preprocess_batch(batch)["img"], None) for batch in self.train_loader)
+            reestimate(_unwrap(self.ema.ema), pictures, BN_MEMORY)
         complete = self.sparsifier.finalized
         if not complete:
             self.best_fitness = -1.0  # below every fitness, and equal to none

@@ -254,6 +254,15 @@ def test_shipped_recipes_with_weights(train, tmp_path, recipe):
         torch.testing.assert_close(fast(x), network(x)[0], rtol=1e-3, atol=1e-3)
 
 
+def test_statistics_follow_a_removal_at_the_very_end(train, monkeypatch):
+    counts = []
+    monkeypatch.setattr(
+        integration, "reestimate", lambda model, batches, count: counts.append(len(list(batches)))
+    )
+    trained = train({"_default": {"scheme": "unstructured", "ratio": 0.5, "begin": 0.0, "end": 1.0}})
+    assert counts == [len(trained.trainer.train_loader)]
+
+
 def test_only_epochs_at_full_sparsity_become_best(train, monkeypatch):
     fitness = iter([0.9, 0.2, 0.1])  # full sparsity is reached in the second epoch
 
