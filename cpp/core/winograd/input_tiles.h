@@ -94,23 +94,35 @@ struct InputTiles {
     }
   }
 
-  // One vector of tiles. `load(y, x)` gives its pixels (y, x).
+  // Where pixel (y, x) of tile 0 lies: at origin + x * array + line[y] (floats).
+  struct Patch {
+    const float* origin;
+    size_t array;
+    ptrdiff_t line[P];
+  };
+
+  // One vector of tiles. `load(p)` gives the pixels that lie at p for tile 0.
   template <class Load>
-  static SEMISPARSE_INLINE void transform(Load load, float* out, size_t plane_stride) {
+  static SEMISPARSE_INLINE void transform(const Patch& patch, Load load, float* out, size_t plane_stride) {
     using Algebra = WinogradAlgebra<S, M>;
     alignas(64) float half[P * P * S::lanes];
-    for (int x = 0; x < P; ++x) {
+    const float* from = patch.origin;
+    float* to = half;
+    for (int x = 0; x < P; ++x, from += patch.array, to += S::lanes) {
       Reg d[P], t[P];
-      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) d[y] = load(y, x);
+      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) d[y] = load(from + patch.line[y]);
       Algebra::input(d, t);
-      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) S::store(half + (y * P + x) * S::lanes, t[y]);
+      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) S::store(to + y * P * S::lanes, t[y]);
     }
-    for (int y = 0; y < P; ++y) {
+    const float* row = half;
+    for (int y = 0; y < P; ++y, row += P * S::lanes) {
       Reg d[P], t[P];
-      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) d[x] = S::load(half + (y * P + x) * S::lanes);
+      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) d[x] = S::load(row + x * S::lanes);
       Algebra::input(d, t);
-      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) S::store(out + x * plane_stride, t[x]);
-      out += P * plane_stride;
+      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) {
+        S::store(out, t[x]);
+        out += plane_stride;
+      }
     }
   }
 
@@ -120,33 +132,37 @@ struct InputTiles {
     float* const arrays = a.scratch + size.lines;
     stage(a, size, arrays);
     const int columns = a.plan->columns;
-    const float* const origin = arrays - static_cast<ptrdiff_t>(a.panel->first_y) * columns;
-    const auto pixel = [&](int32_t base, int y, int x) {
-      return origin + static_cast<size_t>((y % M) * P + x) * size.array + (base + y / M * columns);
-    };
-    for (int v = 0; v < a.panel->vectors; ++v) {
-      const PackVector& vector = tiles.vectors[static_cast<size_t>(a.panel->first_vector + v)];
-      const PackWindow* const window = tiles.windows.data() + vector.window;
-      float* const out = a.out + v * S::lanes;
-      if (vector.windows == 0) {
-        transform([&](int y, int x) { return S::loadu(pixel(vector.base, y, x)); }, out, a.plane_stride);
-      } else if (vector.windows == 1) {
+    Patch patch;
+    patch.origin = arrays - static_cast<ptrdiff_t>(a.panel->first_y) * columns;
+    patch.array = size.array;
+    for (int y = 0; y < P; ++y)
+      patch.line[y] = static_cast<ptrdiff_t>(static_cast<size_t>(y % M * P) * size.array) + y / M * columns;
+    const PackVector* vector = &tiles.vectors[static_cast<size_t>(a.panel->first_vector)];
+    const PackVector* const end = vector + a.panel->vectors;
+    for (float* out = a.out; vector != end; ++vector, out += S::lanes) {
+      const PackWindow* const window = tiles.windows.data() + vector->window;
+      if (vector->windows == 0) {
+        const ptrdiff_t base = vector->base;
+        transform(patch, [&](const float* p) { return S::loadu(p + base); }, out, a.plane_stride);
+      } else if (vector->windows == 1) {
         const Index index = S::index(&tiles.indices[static_cast<size_t>(window->index)], 0);
+        const ptrdiff_t base = window->base;
         transform(
-            [&](int y, int x) {
-              const float* p = pixel(window->base, y, x);
-              return S::permute2(S::loadu(p), S::loadu(p + S::lanes), index);
+            patch,
+            [&](const float* p) {
+              return S::permute2(S::loadu(p + base), S::loadu(p + base + S::lanes), index);
             },
             out, a.plane_stride);
       } else {
         transform(
-            [&](int y, int x) {
+            patch,
+            [&](const float* p) {
               Reg value = S::set1(0.0f);
-              for (int w = 0; w < vector.windows; ++w) {
-                const float* p = pixel(window[w].base, y, x);
+              for (int w = 0; w < vector->windows; ++w) {
+                const float* const at = p + window[w].base;
                 const Index index = S::index(&tiles.indices[static_cast<size_t>(window[w].index)], 0);
                 value = S::select(S::mask(window[w].lanes),
-                                  S::permute2(S::loadu(p), S::loadu(p + S::lanes), index), value);
+                                  S::permute2(S::loadu(at), S::loadu(at + S::lanes), index), value);
               }
               return value;
             },

@@ -24,12 +24,17 @@ struct OutputTiles {
     for (size_t v = 0; v < width; v += S::lanes) {
       alignas(64) float half[M * P * S::lanes];
       const float* sums = a.sums + v;
-      for (int x = 0; x < P; ++x) {
+      const size_t row = P * a.plane_stride;
+      float* column = half;
+      for (int x = 0; x < P; ++x, sums += a.plane_stride, column += S::lanes) {
         Reg m[P], y[M];
-        SEMISPARSE_UNROLL for (int i = 0; i < P; ++i) m[i] =
-            S::load(sums + static_cast<size_t>(i * P + x) * a.plane_stride);
+        const float* from = sums;
+        SEMISPARSE_UNROLL for (int i = 0; i < P; ++i) {
+          m[i] = S::load(from);
+          from += row;
+        }
         Algebra::output(m, y);
-        SEMISPARSE_UNROLL for (int i = 0; i < M; ++i) S::store(half + (i * P + x) * S::lanes, y[i]);
+        SEMISPARSE_UNROLL for (int i = 0; i < M; ++i) S::store(column + i * P * S::lanes, y[i]);
       }
       const Reg bias = S::set1(a.bias);
       float* to = a.scratch + v;
@@ -37,8 +42,10 @@ struct OutputTiles {
         Reg m[P], y[M];
         SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) m[x] = S::load(half + (i * P + x) * S::lanes);
         Algebra::output(m, y);
-        SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) S::store(to + x * width, S::add(y[x], bias));
-        to += M * width;
+        SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) {
+          S::store(to, S::add(y[x], bias));
+          to += width;
+        }
       }
     }
   }
