@@ -17,13 +17,14 @@ from semisparse.eval.peers import ENGINES, Candidate, race
 from semisparse.eval.peers.main import show_progress
 from semisparse.images import image_shape, select
 from semisparse.info import collect
+from semisparse.tuning import tuning_path
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="semisparse bench",
         description="Time converted models: fixed threads, warm-up, interleaved rounds, each candidate in a "
-        "process of its own, medians and spread; with them the same network dense.",
+        "process of its own, medians and spread; with them the same network dense. Tuned ones run as tuned.",
     )
     result.add_argument("models", nargs="+", metavar="FILE", help="converted models (.safetensors)")
     result.add_argument(
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.batch < 1:
         raise ValueError(f"--batch is {args.batch}, expected at least 1")
     networks: dict[str, ConvertedModel] = {}
+    tunings: dict[str, Path | None] = {}
     shape = None
     for path in args.models:
         label = Path(path).stem if Path(path).stem not in networks else str(path)
@@ -56,11 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if shape is not None and own != shape:
             raise ValueError(f"{path} takes images of {own}, the models before it of {shape}; give --size")
         networks[label], shape = network, own
+        tunings[label] = tuning_path(path) if tuning_path(path).exists() else None
     first = next(iter(networks.values()))
     labels = {"dense": dense(first)} | networks
     example = random_input(args.batch, *shape)
     candidates = [Candidate(name, name, plain(first)) for name in filter(None, args.peers.split(","))] + [
-        Candidate(label, "semisparse", network) for label, network in labels.items()
+        Candidate(label, "semisparse", network, tunings.get(label)) for label, network in labels.items()
     ]
     results = []
     for threads in args.threads:

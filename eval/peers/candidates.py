@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import semisparse as ss
 from semisparse.converted import ConvertedModel
 from semisparse.eval.models import load_program
+from semisparse.tuning import tuning_path
 
 MODEL, CONVERTED, EXPECTED = "model.pt2", "model.safetensors", "expected.safetensors"
+TUNING = tuning_path(CONVERTED).name  # where semisparse.load looks for it
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,16 @@ class Candidate:
     """One entry of a race.
 
     Attributes:
-        label: how reports call it; unique in a race. engine: a name of `ENGINES`. model: an eval-mode module
-            with one input (N, C, H, W), or a `ConvertedModel` (engine semisparse only).
+        label: how reports call it; unique in a race.
+        engine: a name of `ENGINES`.
+        model: an eval-mode module with one input (N, C, H, W), or a `ConvertedModel` (engine semisparse).
+        tuning: file of a `ConvertedModel`'s tuning, see `semisparse.tuning`.
     """
 
     label: str
     engine: str
     model: nn.Module
+    tuning: Path | None = None
 
 
 def write(model: nn.Module, example: Tensor, directory: Path) -> None:

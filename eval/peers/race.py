@@ -12,6 +12,7 @@ import json
 import math
 import os
 import select
+import shutil
 import signal
 import statistics
 import subprocess
@@ -25,12 +26,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from semisparse.eval.latency import Comparison, Latency
-from semisparse.eval.peers.candidates import Candidate, write
+from semisparse.eval.peers.candidates import TUNING, Candidate, write
 from semisparse.eval.peers.cores import choose_cores
 from semisparse.eval.peers.engines import engine
 
 # A visit costs a process switch and cold caches: longer than in `latency.compare`.
 BURST_SECONDS = 60e-3
+TOLERANCE = 1e-2  # of the outputs, over the largest; float32 Winograd stays below 1e-3
 BUILD_SECONDS = 600  # for conversion and compilation of one candidate
 
 
@@ -87,12 +89,12 @@ def race(
         progress: is told what happens, one line at a time.
 
     Returns:
-        A `Race`. A candidate whose engine is not installed, fails, or ends its process is in `missing`.
+        A `Race`. Candidates whose engine is not installed, fails, or computes something else are in
+        `missing`.
 
     Raises:
         ValueError: no candidate, equal labels, an unknown engine, a count below 1, or a model that
-            torch.export
-            cannot capture.
+            torch.export cannot capture.
     """
     labels = [candidate.label for candidate in candidates]
     if not candidates or len(set(labels)) < len(labels):
@@ -104,6 +106,7 @@ def race(
     missing: dict[str, str] = {}
     differences: dict[str, float] = {}
     workers: dict[str, _Worker] = {}
+    started: list[_Worker] = []
     with tempfile.TemporaryDirectory(prefix="semisparse-race-") as scratch:
         try:
             models: dict[nn.Module, Path] = {}
@@ -115,8 +118,15 @@ def race(
                 own = _directory(scratch, f"candidate{index}")
                 for file in models[candidate.model].iterdir():
                     os.link(file, own / file.name)
+                if candidate.tuning is not None:
+                    shutil.copy(candidate.tuning, own / TUNING)
                 worker = _Worker(candidate.engine, own, threads, tuple(example.shape))
+                started.append(worker)
                 reply = worker.reply(BUILD_SECONDS)
+                if "failed" not in reply and not reply["difference"] <= TOLERANCE:
+                    reply["failed"] = (
+                        f"computes something else: differs by {reply['difference']:.1e} from torch"
+                    )
                 if "failed" in reply:
                     worker.close()
                     missing[candidate.label] = _reason(candidate.engine, reply)
@@ -127,7 +137,7 @@ def race(
                 workers[candidate.label] = worker
             seconds, medians = _rounds(workers, rounds, missing, progress)
         finally:
-            for worker in workers.values():
+            for worker in started:
                 worker.close()
     latency = {label: Latency.of(values) for label, values in seconds.items()}
     engines = {c.label: c.engine for c in candidates if c.label in latency}

@@ -1,6 +1,7 @@
 """`semisparse bench`, `explain` and `tune` on files, through the console command."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -43,6 +44,31 @@ def test_bench_compares_files_with_their_dense_network_and_engines(file, tmp_pat
     assert list(found["latency_ms"]) == ["torch", "dense", "half"]
     assert found["threads"] == 1 and found["input"] == [2, 3, 20, 20]
     assert all(error < 1e-4 for error in found["differences"].values())
+
+
+def test_bench_runs_files_as_they_are_tuned(file, capsys):
+    tuning_path(file).write_text("no tuning")
+    code, _, err = run(capsys, "bench", file, "--rounds", 1)
+    assert code == 2 and "half.tuning.json is not a tuning" in err
+    tuning_path(file).unlink()
+    code, _, _ = run(capsys, "tune", file, "--rounds", 1)
+    wanted = json.loads(tuning_path(file).read_text())
+    for layer in wanted["tunings"][0]["layers"]:
+        layer["algorithm"] = "winograd2"
+    tuning_path(file).write_text(json.dumps(wanted))
+    from semisparse.eval.peers.candidates import TUNING, write
+
+    folder = file.parent / "worker"
+    folder.mkdir()
+    write(ss.load(file), torch.randn(1, 3, 20, 20), folder)
+    shutil.copy(tuning_path(file), folder / TUNING)
+    ran = ss.explain(ss.load(folder / "model.safetensors"), torch.randn(1, 3, 20, 20), rounds=1)
+    assert {layer.algorithm for layer in ran.layers} == {"winograd2"}
+    for layer in wanted["tunings"][0]["layers"]:
+        layer["algorithm"] = layer["default"]
+    tuning_path(file).write_text(json.dumps(wanted))
+    ss.load(file)
+    tuning_path(file).unlink()
 
 
 def test_bench_refuses_files_that_take_other_images(file, tmp_path):

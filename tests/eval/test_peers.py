@@ -123,6 +123,16 @@ def test_a_process_that_dies_is_reported(model, tmp_path, monkeypatch):
     assert "ended by signal SIGKILL" in found.missing["torch"]
 
 
+def test_an_engine_that_computes_something_else_is_reported():
+    class Random(nn.Module):
+        def forward(self, x):
+            return torch.rand_like(x)
+
+    found = race([Candidate("dice", "torch", Random())], random_input(1, 3, 12, 12), rounds=1)
+    assert found.comparison.latency == {}
+    assert found.missing["dice"].startswith("computes something else: differs by")
+
+
 def test_command_writes_json(model, tmp_path, capsys):
     torch.export.save(torch.export.export(model, (random_input(1, 3, 12, 12),)), tmp_path / "net.pt2")
     argv = ["--model", tmp_path / "net.pt2", "--size", "12", "--engines", "semisparse", "--rounds", "1"]

@@ -1,9 +1,9 @@
 """One small file per engine. Each has
 
-- `PACKAGES`: the distributions it needs, as `pip install` takes them; - `build(model, example, threads,
-  directory) -> Call`: prepares an eval-mode module for one input (N, C, H, W), float32, and returns a
-  callable without arguments that runs one forward pass and returns the output or outputs. What it has to
-  write to disk goes into `directory`.
+- `PACKAGES`: the distributions it needs, as `pip install` takes them;
+- `build(model, example, threads, directory) -> Call`: prepares an eval-mode module for one input
+  (N, C, H, W), float32, and returns a callable without arguments that runs one forward pass and returns the
+  output or outputs. What it has to write to disk goes into `directory`.
 
 Engines compute in float32, with every optimisation that keeps float32 and as many threads as asked.
 """
