@@ -221,7 +221,6 @@ PARAMETERS += [(op, args, {}, index) for op, calls in LISTS.items() for args, in
 @pytest.mark.parametrize(
     "op, args, kwargs, index", PARAMETERS, ids=lambda value: value if isinstance(value, str) else ""
 )
-@pytest.mark.arm
 def test_operator(op, args, kwargs, index):
     x = G.standard_normal(IMAGE, dtype=np.float32)
     nodes, tensors, result = one_operator(op, args, kwargs, "x", index)
