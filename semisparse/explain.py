@@ -203,7 +203,7 @@ def _layer(
         name=record.name,
         kind=record.kind,
         weight_shape=record.weight_shape,
-        output_size=record.output_size,
+        output_size=_output_size(record, node, sizes),
         scheme=work.scheme if work else "dense",
         columns=record.column_sparsity,
         density=density,
@@ -215,6 +215,16 @@ def _layer(
         notes=(),
     )
     return dataclasses.replace(layer, notes=(*record.reasons, *_why(layer)))
+
+
+def _output_size(record: LayerRecord, node: Node, sizes: dict[str, tuple[int, int]]) -> tuple[int, ...]:
+    """Of this run: a network of free size may have been converted with an example of another one."""
+    if node.name not in sizes:
+        return record.output_size
+    steps = zip(sizes[node.name], record.weight_shape[2:], *node.args[4:7], strict=True)
+    return tuple(
+        (n + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for n, k, stride, pad, dilation in steps
+    )
 
 
 def _why(layer: LayerExplanation) -> list[str]:

@@ -73,6 +73,19 @@ def test_explaining_changes_nothing(network):
     assert torch.equal(fast(example), before)
 
 
+def test_sizes_are_those_of_the_input_given():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, (3, 5), stride=(2, 1), padding=(1, 0), dilation=(1, 2)), nn.Conv2d(8, 8, 3)
+    )
+    fast = ss.convert(model, torch.randn(1, 3, 20, 20))
+    for side in (20, 33):
+        x = torch.randn(1, 3, side, side)
+        found = ss.explain(fast, x, rounds=1)
+        assert found.layers[0].output_size == tuple(model[0](x).shape[2:])
+        assert found.layers[1].output_size == tuple(model(x).shape[2:])
+
+
 def test_text_is_a_table_with_reasons():
     layer = LayerExplanation(
         "a", "conv2d", (32, 32, 3, 3), (7, 7), "pattern", 0.3, 0.31, "winograd4", 1.0, 1.1, 0.5, 0.4, ("so",)
