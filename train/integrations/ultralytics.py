@@ -28,7 +28,7 @@ import contextlib
 import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,20 +95,23 @@ class SparseDetectionModel(DetectionModel):
 
         The mask comes before BatchNorm, so a removed column holds BatchNorm's shift. Folded, it would hold 0.
         """
-        with _masked_norms_hidden(self):
+        with _norms_hidden(self, lambda block: masking.column_mask(block.conv) is not None):
             super().fuse(verbose=False, imgsz=imgsz)
         self.info(verbose=verbose, imgsz=imgsz)
         return self
 
 
 @contextlib.contextmanager
-def _masked_norms_hidden(model: nn.Module) -> Iterator[None]:
+def _norms_hidden(model: nn.Module, which: Callable[[Conv], bool]) -> Iterator[None]:
     """Ultralytics takes a Conv block without BatchNorm for fused, and leaves it alone."""
+    merged = set()
     for name, module in model.named_modules():
-        if isinstance(module, _MERGED) and masking.masked_modules(module):
-            raise ValueError(f"{name} has a column mask in one of the branches that are merged; detach it")
-    blocks = [m for m in model.modules() if isinstance(m, Conv) and hasattr(m, "bn")]
-    blocks = [m for m in blocks if masking.column_mask(m.conv) is not None]
+        if isinstance(module, _MERGED):
+            if masking.masked_modules(module):
+                raise ValueError(f"{name} has a column mask in a branch that is merged; detach it")
+            merged |= set(module.modules())
+    blocks = [m for m in model.modules() if isinstance(m, Conv) and hasattr(m, "bn") and m not in merged]
+    blocks = [block for block in blocks if which(block)]
     norms = [module._modules.pop("bn") for module in blocks]
     try:
         yield
@@ -483,9 +486,9 @@ def plain(model: YOLO | nn.Module | str | os.PathLike, size: tuple[int, int]) ->
 
 
 def _deployed(network: nn.Module) -> nn.Module:
-    """A copy with branches merged and without the head that inference does not use."""
+    """A copy with branches merged and without the head that inference does not use; BatchNorm stays."""
     network = copy.deepcopy(network).cpu().float().eval()
-    with _masked_norms_hidden(network):
+    with _norms_hidden(network, lambda block: True):
         DetectionModel.fuse(network, verbose=False)
     return network
 

@@ -174,7 +174,9 @@ def test_whole_networks_are_converted(name, end2end):
     fast = integration.convert(model, [64, *other])
     assert fast.info["masks"] == {"64x64": "exact"} | {f"{h}x{w}": "resample" for h, w in other}
     assert all(layer.packed for layer in fast.layers)
-    fused = [layer for layer in fast.layers if layer.activation == "silu"]
+    names = dict(model.named_modules())
+    assert all(layer.name in names for layer in fast.layers)
+    fused = [layer for layer in fast.layers if layer.activation == "silu" and layer.batch_norm]
     assert len(fused) > 0.6 * len(fast.layers) and sum(x.column_sparsity > 0.1 for x in fast.layers) >= 20
     for size in fast.sizes:
         x = torch.rand(2, 3, *size)
