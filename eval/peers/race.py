@@ -25,7 +25,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from semisparse.eval.latency import Comparison, Latency
+from semisparse.eval.latency import Comparison, Latency, random_input
 from semisparse.eval.peers.candidates import TUNING, Candidate, write
 from semisparse.eval.peers.cores import choose_cores
 from semisparse.eval.peers.engines import engine
@@ -103,6 +103,7 @@ def race(
         raise ValueError(f"rounds and threads must be at least 1, got {rounds} and {threads}")
     for candidate in candidates:
         engine(candidate.engine)
+    example = random_input(*example.shape)  # what the processes make up, too
     missing: dict[str, str] = {}
     differences: dict[str, float] = {}
     workers: dict[str, _Worker] = {}
