@@ -64,6 +64,8 @@ class AlignedBuffer {
     return data_;
   }
 
+  const float* data() const { return data_; }
+
  private:
   float* data_ = nullptr;
   size_t capacity_ = 0;

@@ -49,6 +49,10 @@ struct Vec {
   static SEMISPARSE_INLINE Index index(const int32_t* p, int32_t add) {
     return _mm256_add_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi32(add));
   }
+  static constexpr int byte_scale = 1;
+  static SEMISPARSE_INLINE Index index_bytes(const uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
   // vpermps looks at the low three bits of each index; bit 3 (moved to the sign) says which of the two it
   // was.
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) {

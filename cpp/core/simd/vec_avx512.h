@@ -46,6 +46,10 @@ struct Vec {
   static SEMISPARSE_INLINE Index index(const int32_t* p, int32_t add) {
     return _mm512_add_epi32(_mm512_loadu_si512(p), _mm512_set1_epi32(add));
   }
+  static constexpr int byte_scale = 1;
+  static SEMISPARSE_INLINE Index index_bytes(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) { return _mm512_permutex2var_ps(a, i, b); }
   static SEMISPARSE_INLINE Reg even(Reg a, Reg b) {
     return permute2(a, b, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));

@@ -51,6 +51,14 @@ struct Vec {
     const uint32x4_t lane = vreinterpretq_u32_s32(vaddq_s32(vld1q_s32(p), vdupq_n_s32(add)));
     return vreinterpretq_u8_u32(vmlaq_u32(vdupq_n_u32(0x03020100u), lane, vdupq_n_u32(0x04040404u)));
   }
+  static constexpr int byte_scale = 4;  // so that one addition makes byte numbers
+  static SEMISPARSE_INLINE Index index_bytes(const uint8_t* p) {
+    const uint8x16_t spread = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const uint8x16_t byte = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
+    uint32_t four;
+    std::memcpy(&four, p, 4);
+    return vaddq_u8(vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(four)), spread), byte);
+  }
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) {
     return vreinterpretq_f32_u8(vqtbl2q_u8({{vreinterpretq_u8_f32(a), vreinterpretq_u8_f32(b)}}, i));
   }

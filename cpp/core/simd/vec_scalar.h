@@ -66,6 +66,9 @@ struct Vec {
     std::memcpy(&i, p, sizeof i);
     return i + add;
   }
+  // Lane numbers from bytes that hold them times byte_scale.
+  static constexpr int byte_scale = 1;
+  static SEMISPARSE_INLINE Index index_bytes(const uint8_t* p) { return Index{p[0], p[1], p[2], p[3]}; }
   // r[l] = (a ++ b)[i[l]] for 0 <= i[l] < 2 * lanes.
   static SEMISPARSE_INLINE Reg permute2(Reg a, Reg b, Index i) { return __builtin_shuffle(a, b, i); }
   // Lanes 0, 2, 4, ... of a ++ b.
