@@ -44,7 +44,7 @@ def register() -> None:
 
         _load(torch)
         _register_fakes(torch)
-        for name in ("conv2d", "conv2d.packed", "max_pool2d"):
+        for name in ("conv2d", "conv2d.packed", "linear", "max_pool2d"):
             # Under torch.autocast the layer before hands over bfloat16; these kernels compute in float32.
             torch.library.register_autocast(f"semisparse::{name}", "cpu", torch.float32)
         _registered = True
@@ -76,10 +76,10 @@ def _register_fakes(torch) -> None:
     @torch.library.register_fake("semisparse::pack_weight")
     def pack_weight(weight, groups=1):
         torch._check(
-            weight.dim() == 4 and weight.dtype == torch.float32,
+            weight.dim() in (2, 4) and weight.dtype == torch.float32,
             lambda: (
-                "semisparse::pack_weight: `weight` must be float32 of shape (OC, IC/groups, KH, KW), got "
-                f"{weight.dtype} of shape {tuple(weight.shape)}"
+                "semisparse::pack_weight: `weight` must be float32 of shape (OC, IC/groups, KH, KW), or "
+                f"(OUT, IN) of a linear layer, got {weight.dtype} of shape {tuple(weight.shape)}"
             ),
         )
         size = torch.library.get_ctx().new_dynamic_size()

@@ -14,7 +14,7 @@ from semisparse import _library
 
 _library.register()
 
-__all__ = ["ACTIVATIONS", "conv2d", "conv2d_packed", "max_pool2d", "pack_weight", "unpack_weight"]
+__all__ = ["ACTIVATIONS", "conv2d", "conv2d_packed", "linear", "max_pool2d", "pack_weight", "unpack_weight"]
 
 ACTIVATIONS = ("none", "relu", "relu6", "silu", "leaky_relu", "hardswish", "sigmoid")
 
@@ -97,6 +97,37 @@ def conv2d_packed(
     )  # fmt: skip
 
 
+def linear(
+    input: Tensor,
+    packed: Tensor,
+    weight_shape: tuple[int, int],
+    bias: Tensor | None = None,
+    *,
+    activation: str = "none",
+) -> Tensor:
+    """Linear layer ``a(input @ W.T + bias)`` from a packed weight: zero weights cost nothing.
+
+    Packed bytes are treated as by `conv2d_packed`: checked and arranged at the first call, immutable, without
+    a gradient; `input` and `bias` have one.
+
+    Args:
+        input: float32 (..., IN), any strides.
+        packed: uint8 (bytes,) from `pack_weight` of a weight of shape (OUT, IN), or (OUT, IN, 1, 1).
+        weight_shape: (OUT, IN).
+        bias: float32 (OUT), or None.
+        activation: one of `ACTIVATIONS`; leaky_relu has slope 0.01.
+
+    Returns:
+        float32 (..., OUT), contiguous. Where a zero weight meets an infinite input, the result may be NaN, as
+        it is in dense arithmetic.
+
+    Raises:
+        RuntimeError, ValueError: an argument has the wrong dtype, shape or device, or the packed bytes are
+        truncated, changed or another weight's; says which and what is expected.
+    """
+    return torch.ops.semisparse.linear(input, packed, weight_shape, bias, activation=activation)
+
+
 def max_pool2d(
     input: Tensor,
     kernel_size: _Pair,
@@ -130,10 +161,11 @@ def max_pool2d(
 
 
 def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
-    """Pack a convolution's weight: what is not +0.0 is stored, in fewer bytes than CSR.
+    """Pack a weight: what is not +0.0 is stored, in fewer bytes than CSR.
 
     Args:
-        weight: float32 (OC, C/groups, KH, KW), with zeros of any structure. -0.0, which multiplying by a mask
+        weight: float32 (OC, C/groups, KH, KW) of a convolution, or (OUT, IN) of a linear layer, which is packed
+            (and unpacked) as that of a 1x1 convolution, (OUT, IN, 1, 1). Zeros may have any structure. -0.0, which multiplying by a mask
             makes of negative weights, costs no time but is stored like any other value, as unpacking is exact
             to the bit: add 0.0 to get rid of it.
         groups: of the convolution.

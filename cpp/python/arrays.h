@@ -6,7 +6,6 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -40,7 +39,7 @@ py::array_t<T, py::array::c_style> contiguous(const py::object& object, const ch
   return py::array_t<T, py::array::c_style>::ensure(checked<T>(object, name, expected));
 }
 
-inline void check_shape(const py::array& array, const char* name, std::initializer_list<int64_t> shape) {
+inline void check_shape(const py::array& array, const char* name, const std::vector<int64_t>& shape) {
   bool same = array.ndim() == static_cast<py::ssize_t>(shape.size());
   std::string wanted;
   py::ssize_t axis = 0;

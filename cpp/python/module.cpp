@@ -13,6 +13,7 @@
 #include "core/conv2d/algorithm.h"
 #include "core/conv2d/conv2d.h"
 #include "core/cpu/cpu.h"
+#include "core/linear/linear.h"
 #include "core/max_pool/max_pool.h"
 #include "threads.h"
 
@@ -34,6 +35,7 @@ class Packed {
   std::vector<uint8_t> bytes;
   PackedInfo info;
   PackedWeight prepared;
+  LinearWeight linear;
 };
 
 ByteArray byte_array(const py::object& object) {
@@ -46,7 +48,15 @@ py::tuple shape_tuple(const WeightShape& shape) {
   return py::make_tuple(shape.out_channels, shape.in_channels_per_group, shape.kernel_h, shape.kernel_w);
 }
 
-WeightShape weight_shape(const py::array& weight, int64_t groups) {
+// `weight` may be a linear layer's, (OUT, IN), where `linear` is true.
+WeightShape weight_shape(const py::array& weight, int64_t groups, bool linear = false) {
+  if (linear && weight.ndim() == 2) {
+    check(groups == 1, "`weight` of shape (OUT, IN) is a linear layer's, which has no groups, but `groups` is ",
+          groups);
+    const WeightShape shape{weight.shape(0), weight.shape(1), 1, 1, 1};
+    shape.validate();
+    return shape;
+  }
   check(weight.ndim() == 4, "`weight` must have shape (OC, IC/groups, KH, KW); got ", describe(weight));
   const WeightShape shape{weight.shape(0), weight.shape(1), weight.shape(2), weight.shape(3), groups};
   shape.validate();
@@ -59,7 +69,7 @@ FloatArray float_weight(const py::object& object) {
 
 ByteArray pack(const py::object& object, int64_t groups) {
   const FloatArray weight = float_weight(object);
-  const WeightShape shape = weight_shape(weight, groups);
+  const WeightShape shape = weight_shape(weight, groups, /*linear=*/true);
   const std::vector<uint8_t> bytes = pack_weight(weight.data(), shape);
   ByteArray packed(static_cast<py::ssize_t>(bytes.size()));
   std::memcpy(packed.mutable_data(), bytes.data(), bytes.size());
@@ -91,7 +101,7 @@ ConstTensor4 tensor4(const py::array& strided) {
 }
 
 // Where a result goes: a new array, or the caller's.
-FloatArray output_array(const py::object& out, std::initializer_list<int64_t> shape, const py::array& input) {
+FloatArray output_array(const py::object& out, const std::vector<int64_t>& shape, const py::array& input) {
   if (out.is_none()) return FloatArray(std::vector<py::ssize_t>(shape.begin(), shape.end()));
   const py::array array = checked<float>(out, "out", "float32 of the output's shape");
   check_shape(array, "out", shape);
@@ -232,6 +242,54 @@ class MaxPool2dCall {
   MaxPool2dGeometry geometry_;
 };
 
+class LinearCall {
+ public:
+  LinearCall(const py::object& input_object, const py::object& weight_object, const py::object& bias_object,
+             const std::string& activation, const py::object& out_object)
+      : input_(contiguous<float>(input_object, "input", "float32 of shape (..., IN)")),
+        packed_owner_(weight_object),
+        packed_(weight_object.cast<Packed*>()) {
+    const WeightShape& shape = packed_->info.shape;
+    check(shape.taps() == 1 && shape.groups == 1, "`weight` was packed from shape ",
+          std::string(py::str(shape_tuple(shape))), " with groups = ", shape.groups,
+          ", but a linear layer needs one packed from (OUT, IN) or (OUT, IN, 1, 1)");
+    check(input_.ndim() >= 1 && input_.shape(input_.ndim() - 1) == shape.in_channels_per_group,
+          "`input` must have ", shape.in_channels_per_group, " features in its last dimension; got ",
+          describe(input_));
+    geometry_ = {1, shape.in_channels_per_group, shape.out_channels};
+    std::vector<int64_t> result(input_.shape(), input_.shape() + input_.ndim());
+    result.back() = shape.out_channels;
+    for (size_t axis = 0; axis + 1 < result.size(); ++axis) geometry_.rows *= result[axis];
+    output_ = output_array(out_object, result, input_);
+    operands_.input = input_.data();
+    operands_.row_stride = geometry_.in_features;
+    operands_.activation = parse_activation(activation);
+    operands_.output = output_.mutable_data();
+    if (bias_object.is_none()) return;
+    bias_ = contiguous<float>(bias_object, "bias", "float32 of shape (OUT,)");
+    check_shape(bias_, "bias", {geometry_.out_features});
+    operands_.bias = bias_.data();
+  }
+
+  FloatArray operator()() {
+    const std::shared_ptr<Parallel> parallel = shared_pool();
+    {
+      const py::gil_scoped_release release;
+      linear(geometry_, packed_->linear, packed_->bytes.data(), packed_->bytes.size(), operands_, *parallel);
+    }
+    return output_;
+  }
+
+  bool reads_in_place(const py::object& input) const { return input_.is(input); }
+
+ private:
+  FloatArray input_, bias_, output_;
+  py::object packed_owner_;
+  Packed* packed_;
+  LinearGeometry geometry_;
+  LinearOperands operands_;
+};
+
 py::dict cpu() {
   const CpuInfo& info = cpu_info();
   py::dict result;
@@ -300,6 +358,12 @@ PYBIND11_MODULE(_core, m) {
            py::arg("residual"), py::arg("out"))
       .def("reads_in_place", &Conv2dCall::reads_in_place, py::arg("input"), py::arg("residual"))
       .def("__call__", &Conv2dCall::operator());
+  py::class_<LinearCall>(m, "LinearCall")
+      .def(py::init<const py::object&, const py::object&, const py::object&, const std::string&,
+                    const py::object&>(),
+           py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("activation"), py::arg("out"))
+      .def("reads_in_place", &LinearCall::reads_in_place, py::arg("input"))
+      .def("__call__", &LinearCall::operator());
   py::class_<MaxPool2dCall>(m, "MaxPool2dCall")
       .def(py::init<const py::object&, Pair, Pair, Pair, Pair, bool, const py::object&>(), py::arg("input"),
            py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),

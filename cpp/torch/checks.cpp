@@ -13,8 +13,8 @@ bool given(const OptionalTensor& tensor) {
   return tensor.has_value() && tensor->defined();
 }
 
-void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& input) {
-  TORCH_CHECK(tensor.device() == input.device(), "semisparse::conv2d: `", name, "` is on ", tensor.device(),
+void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& input, const char* op) {
+  TORCH_CHECK(tensor.device() == input.device(), op, ": `", name, "` is on ", tensor.device(),
               " but `input` is on ", input.device(), "; move one of them with .to(device)");
 }
 
@@ -23,19 +23,17 @@ void check_float(const at::Tensor& tensor, const char* name, const char* op) {
               tensor.scalar_type(), "; convert it with .float()");
 }
 
-// (OC) float32, or absent.
+// One float32 for each output channel (of a convolution) or feature (of a linear layer), or absent.
 void check_per_channel(const OptionalTensor& optional, const char* name, const at::Tensor& input,
-                       const c10::SymInt& channels) {
+                       const c10::SymInt& channels, const char* op, const char* channel = "channel") {
   if (!given(optional)) return;
   const at::Tensor& tensor = *optional;
-  check_device(tensor, name, input);
-  check_float(tensor, name, "semisparse::conv2d");
-  TORCH_CHECK(tensor.dim() == 1, "semisparse::conv2d: `", name,
-              "` must have one value per output channel, shape (", channels, "), got shape ",
-              tensor.sym_sizes(), "; flatten it with .reshape(-1)");
-  TORCH_SYM_CHECK(tensor.sym_size(0).sym_eq(channels), "semisparse::conv2d: `", name,
-                  "` must have one value per output channel, shape (", channels, "), got shape ",
-                  tensor.sym_sizes());
+  check_device(tensor, name, input, op);
+  check_float(tensor, name, op);
+  TORCH_CHECK(tensor.dim() == 1, op, ": `", name, "` must have one value per output ", channel, ", shape (",
+              channels, "), got shape ", tensor.sym_sizes(), "; flatten it with .reshape(-1)");
+  TORCH_SYM_CHECK(tensor.sym_size(0).sym_eq(channels), op, ": `", name, "` must have one value per output ",
+                  channel, ", shape (", channels, "), got shape ", tensor.sym_sizes());
 }
 
 void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum, const char* op) {
@@ -97,6 +95,15 @@ SymShape4 check_plain_weight(const at::Tensor& weight, const char* op) {
   return shape;
 }
 
+void check_linear_weight(const at::Tensor& weight, int64_t groups, const char* op) {
+  check_float(weight, "weight", op);
+  TORCH_CHECK(weight.dim() == 2 && weight.size(0) >= 1 && weight.size(1) >= 1, op,
+              ": `weight` of a linear layer must have shape (OUT, IN), both at least 1, got shape ",
+              weight.sizes());
+  TORCH_CHECK(groups == 1, op, ": `weight` of shape ", weight.sizes(),
+              " is a linear layer's, which has no groups, but `groups` is ", groups);
+}
+
 void check_packed_bytes(const at::Tensor& packed, const char* op) {
   TORCH_CHECK(
       packed.scalar_type() == at::kByte && packed.dim() == 1, op,
@@ -125,7 +132,7 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
 
   parse_activation(arguments.activation);  // throws, naming the known ones
   check_image(input, "semisparse::conv2d");
-  check_device(weight, "weight", input);
+  check_device(weight, "weight", input, "semisparse::conv2d");
   check_pair(stride, "stride", 1, "semisparse::conv2d");
   check_pair(padding, "padding", 0, "semisparse::conv2d");
   check_pair(dilation, "dilation", 1, "semisparse::conv2d");
@@ -147,11 +154,11 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
       output_size(input.sym_size(3), weight_shape[3], stride[1], padding[1], dilation[1], "width");
   const SymShape4 output{input.sym_size(0), channels, out_h, out_w};
 
-  check_per_channel(arguments.bias, "bias", input, channels);
-  check_per_channel(arguments.fill, "fill", input, channels);
+  check_per_channel(arguments.bias, "bias", input, channels, "semisparse::conv2d");
+  check_per_channel(arguments.fill, "fill", input, channels, "semisparse::conv2d");
   if (given(arguments.mask)) {
     const at::Tensor& mask = *arguments.mask;
-    check_device(mask, "mask", input);
+    check_device(mask, "mask", input, "semisparse::conv2d");
     TORCH_CHECK(mask.scalar_type() == at::kBool,
                 "semisparse::conv2d: `mask` must be bool, True = computed, got ", mask.scalar_type(),
                 "; convert it with .bool()");
@@ -165,7 +172,7 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
   }
   if (given(arguments.residual)) {
     const at::Tensor& residual = *arguments.residual;
-    check_device(residual, "residual", input);
+    check_device(residual, "residual", input, "semisparse::conv2d");
     check_float(residual, "residual", "semisparse::conv2d");
     const auto message = [&] {
       return c10::str("semisparse::conv2d: `residual` must have the output's shape (", output[0], ", ",
@@ -195,6 +202,27 @@ SymShape4 check_max_pool2d(const MaxPool2dArguments& arguments) {
                        arguments.ceil_mode, name);
   };
   return {input.sym_size(0), input.sym_size(1), size(0, "height"), size(1, "width")};
+}
+
+c10::SymDimVector check_linear(const LinearArguments& arguments) {
+  constexpr const char* op = "semisparse::linear";
+  const at::Tensor& input = arguments.input;
+  const at::IntArrayRef shape = arguments.weight_shape;
+  parse_activation(arguments.activation);  // throws, naming the known ones
+  check_packed_bytes(arguments.packed, op);
+  TORCH_CHECK(shape.size() == 2 && shape[0] >= 1 && shape[0] <= kMaximum && shape[1] >= 1 &&
+                  shape[1] <= kMaximum,
+              op, ": `weight_shape` must be (OUT, IN), both at least 1 (and at most 2^30), got ", shape);
+  check_float(input, "input", op);
+  TORCH_CHECK(input.dim() >= 1, op, ": `input` must have shape (..., IN), got a scalar");
+  check_device(arguments.packed, "packed", input, op);
+  TORCH_SYM_CHECK(input.sym_size(-1).sym_eq(shape[1]), op, ": `input` of shape ", input.sym_sizes(), " has ",
+                  input.sym_size(-1), " features in its last dimension, but a weight of shape ", shape,
+                  " expects ", shape[1]);
+  check_per_channel(arguments.bias, "bias", input, shape[0], op, "feature");
+  c10::SymDimVector output(input.sym_sizes().begin(), input.sym_sizes().end());
+  output.back() = shape[0];
+  return output;
 }
 
 }  // namespace semisparse::ops

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <c10/core/SymInt.h>
+#include <c10/util/DimVector.h>
 
 #include <array>
 
@@ -32,6 +33,9 @@ SymShape4 check_plain_weight(const at::Tensor& weight, const char* op);
 SymShape4 check_packed_weight(const at::Tensor& packed, at::IntArrayRef weight_shape, const char* op);
 void check_packed_bytes(const at::Tensor& packed, const char* op);
 
+// That `weight` is a linear layer's: float32, (OUT, IN), no groups.
+void check_linear_weight(const at::Tensor& weight, int64_t groups, const char* op);
+
 // The output's shape (N, OC, OH, OW). `weight` is the plain or packed tensor, only asked for its device.
 SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight,
                        const SymShape4& weight_shape);
@@ -47,5 +51,16 @@ struct MaxPool2dArguments {
 
 // The output's shape (N, C, OH, OW).
 SymShape4 check_max_pool2d(const MaxPool2dArguments& arguments);
+
+struct LinearArguments {
+  const at::Tensor& input;
+  const at::Tensor& packed;
+  at::IntArrayRef weight_shape;
+  const OptionalTensor& bias;
+  std::string_view activation;
+};
+
+// The output's shape (..., OUT).
+c10::SymDimVector check_linear(const LinearArguments& arguments);
 
 }  // namespace semisparse::ops

@@ -83,9 +83,9 @@ at::Tensor conv2d_packed_cpu(const at::Tensor& input, const at::Tensor& packed, 
   Call call({input, bias, stride, padding, dilation, groups, mask, fill, activation, residual}, packed,
             check_packed_weight(packed, weight_shape, "semisparse::conv2d.packed"));
   const at::Tensor contiguous = packed.contiguous();
-  const std::shared_ptr<PackedWeight> weight = prepared_weight(contiguous);
+  const std::shared_ptr<PreparedWeights> prepared = prepared_weights(contiguous);
   AtenParallel parallel;
-  semisparse::conv2d(call.geometry, *weight, contiguous.const_data_ptr<uint8_t>(), contiguous.numel(),
+  semisparse::conv2d(call.geometry, prepared->conv2d, contiguous.const_data_ptr<uint8_t>(), contiguous.numel(),
                      call.mask_bytes(), call.operands, parallel);
   return std::move(call.output);
 }

@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backward pass of both conv2d overloads, through the dense masked reference. In C++ rather than Python
 // because every call outside inference mode comes through here, and because C++ programs train too.
-#include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/convolution_backward.h>
-#include <ATen/ops/hardswish_backward.h>
-#include <ATen/ops/hardtanh_backward.h>
-#include <ATen/ops/leaky_relu_backward.h>
-#include <ATen/ops/sigmoid_backward.h>
-#include <ATen/ops/silu_backward.h>
-#include <ATen/ops/threshold_backward.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "activation_backward.h"
 #include "core/conv2d/conv2d.h"
+#include "gradients.h"
 #include "ops.h"
-#include "tangents.h"
 
 namespace semisparse::ops {
 namespace {
@@ -44,17 +38,6 @@ at::Tensor unpack(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_
                              .findSchemaOrThrow("semisparse::unpack_weight", "shaped")
                              .typed<decltype(unpack_weight_shaped_cpu)>();
   return op.call(packed, weight_shape, groups);
-}
-
-bool needs_grad(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.requires_grad();
-}
-bool needs_grad(const OptionalTensor& tensor) {
-  return tensor.has_value() && needs_grad(*tensor);
-}
-
-OptionalTensor optional(const at::Tensor& tensor) {
-  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
 
 // What the backward pass needs besides tensors. `weight_shape` is empty for the overload with plain weights.
@@ -91,36 +74,6 @@ struct Settings {
         data["dilation"].toIntVector(),     data["groups"].toInt(),       data["activation"].toStringRef()};
   }
 };
-
-// Whether the derivative follows from the output alone; otherwise the value before the activation is computed
-// again.
-bool derivative_from_output(Activation activation) {
-  return activation != Activation::silu && activation != Activation::hardswish;
-}
-
-// d loss / d z, where z is the value before the activation; `value` is the output or z, see above.
-at::Tensor activation_backward(Activation activation, const at::Tensor& grad, const at::Tensor& value) {
-  switch (activation) {
-    case Activation::none:
-      return grad;
-    case Activation::relu:
-      return at::threshold_backward(grad, value, 0);
-    case Activation::relu6:
-      return at::hardtanh_backward(grad, value, 0, 6);
-    case Activation::leaky_relu:
-      return at::leaky_relu_backward(grad, value, 0.01, /*self_is_result=*/true);
-    case Activation::sigmoid:
-      return at::sigmoid_backward(grad, value);
-    case Activation::silu: {
-      if (!at::GradMode::is_enabled()) return at::silu_backward(grad, value);
-      const at::Tensor sigmoid = value.sigmoid();  // silu_backward itself cannot be differentiated once more
-      return grad * (sigmoid + value * (sigmoid - sigmoid * sigmoid));
-    }
-    case Activation::hardswish:
-      return at::hardswish_backward(grad, value);
-  }
-  TORCH_INTERNAL_ASSERT(false, "semisparse::conv2d: activation without a derivative");
-}
 
 struct Conv2dFunction : torch::autograd::Function<Conv2dFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& weight,

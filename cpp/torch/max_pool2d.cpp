@@ -10,7 +10,7 @@
 #include "checks.h"
 #include "core/max_pool/max_pool.h"
 #include "parallel.h"
-#include "tangents.h"
+#include "gradients.h"
 
 namespace semisparse::ops {
 namespace {

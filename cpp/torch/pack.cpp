@@ -22,8 +22,15 @@ at::Tensor unpack(const at::Tensor& contiguous, const WeightShape& shape) {
 }  // namespace
 
 at::Tensor pack_weight_cpu(const at::Tensor& weight, int64_t groups) {
-  check_plain_weight(weight, "semisparse::pack_weight");
-  WeightShape shape{weight.size(0), weight.size(1), weight.size(2), weight.size(3), groups};
+  WeightShape shape{1, 1, 1, 1, groups};
+  if (weight.dim() == 2) {  // of a linear layer: a 1x1 convolution's
+    check_linear_weight(weight, groups, "semisparse::pack_weight");
+    shape.out_channels = weight.size(0);
+    shape.in_channels_per_group = weight.size(1);
+  } else {
+    check_plain_weight(weight, "semisparse::pack_weight");
+    shape = {weight.size(0), weight.size(1), weight.size(2), weight.size(3), groups};
+  }
   shape.validate();
   const at::Tensor contiguous = weight.contiguous();
   const std::vector<uint8_t> bytes = semisparse::pack_weight(contiguous.const_data_ptr<float>(), shape);

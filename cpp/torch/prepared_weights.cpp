@@ -34,12 +34,12 @@ struct Entry {
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;
   uint32_t version;
   std::array<uint8_t, kHeaderBytes> header;
-  std::shared_ptr<PackedWeight> weight;
+  std::shared_ptr<PreparedWeights> weights;
 };
 
 class Cache {
  public:
-  std::shared_ptr<PackedWeight> find_or_create(const at::Tensor& packed) {
+  std::shared_ptr<PreparedWeights> find_or_create(const at::Tensor& packed) {
     const c10::Storage& storage = packed.storage();
     const uint8_t* bytes = packed.const_data_ptr<uint8_t>();
     const size_t size = packed.numel();
@@ -53,10 +53,10 @@ class Cache {
     const Key key{storage.unsafeGetStorageImpl(), bytes, size};
     const auto found = entries_.find(key);
     if (found != entries_.end() && found->second.version == version && found->second.header == header)
-      return found->second.weight;
+      return found->second.weights;
     if (found == entries_.end()) purge();
-    Entry entry{storage.getWeakStorageImpl(), version, header, std::make_shared<PackedWeight>()};
-    return entries_.insert_or_assign(key, std::move(entry)).first->second.weight;
+    Entry entry{storage.getWeakStorageImpl(), version, header, std::make_shared<PreparedWeights>()};
+    return entries_.insert_or_assign(key, std::move(entry)).first->second.weights;
   }
 
   size_t purge_all() {
@@ -83,7 +83,7 @@ Cache& cache() {
 
 }  // namespace
 
-std::shared_ptr<PackedWeight> prepared_weight(const at::Tensor& packed) {
+std::shared_ptr<PreparedWeights> prepared_weights(const at::Tensor& packed) {
   return cache().find_or_create(packed);
 }
 

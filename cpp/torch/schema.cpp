@@ -46,6 +46,11 @@ TORCH_LIBRARY(semisparse, m) {
   m.def("unpack_weight(Tensor packed) -> Tensor", tags);
   // The same with the shape known beforehand (and checked), so that graphs need no data-dependent sizes.
   m.def("unpack_weight.shaped(Tensor packed, int[4] weight_shape, int groups=1) -> Tensor", tags);
+  // `packed` from a weight of shape (OUT, IN), or (OUT, IN, 1, 1).
+  m.def(
+      "linear(Tensor input, Tensor packed, int[2] weight_shape, Tensor? bias=None, *, "
+      "str activation=\"none\") -> Tensor",
+      tags);
   // torch.nn.functional.max_pool2d without indices.
   m.def(
       "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, "
@@ -68,6 +73,7 @@ TORCH_LIBRARY_IMPL(semisparse, CPU, m) {
   m.impl("pack_weight", TORCH_FN(semisparse::ops::pack_weight_cpu));
   m.impl("unpack_weight", TORCH_FN(semisparse::ops::unpack_weight_cpu));
   m.impl("unpack_weight.shaped", TORCH_FN(semisparse::ops::unpack_weight_shaped_cpu));
+  m.impl("linear", TORCH_FN(semisparse::ops::linear_cpu));
   m.impl("max_pool2d", TORCH_FN(semisparse::ops::max_pool2d_cpu));
 }
 
@@ -77,6 +83,7 @@ TORCH_LIBRARY_IMPL(semisparse, Meta, m) {
   m.impl("conv2d", TORCH_FN(semisparse::ops::conv2d_meta));
   m.impl("conv2d.packed", TORCH_FN(semisparse::ops::conv2d_packed_meta));
   m.impl("unpack_weight.shaped", TORCH_FN(semisparse::ops::unpack_weight_shaped_meta));
+  m.impl("linear", TORCH_FN(semisparse::ops::linear_meta));
   m.impl("max_pool2d", TORCH_FN(semisparse::ops::max_pool2d_meta));
 }
 
@@ -84,6 +91,7 @@ TORCH_LIBRARY_IMPL(semisparse, Autograd, m) {
   m.impl("conv2d", TORCH_FN(semisparse::ops::conv2d_autograd));
   m.impl("conv2d.packed", TORCH_FN(semisparse::ops::conv2d_packed_autograd));
   m.impl("pack_weight", TORCH_FN(semisparse::ops::pack_weight_autograd));
+  m.impl("linear", TORCH_FN(semisparse::ops::linear_autograd));
   m.impl("max_pool2d", TORCH_FN(semisparse::ops::max_pool2d_autograd));
 }
 
@@ -91,7 +99,7 @@ TORCH_LIBRARY_IMPL(semisparse, Autograd, m) {
 #define SEMISPARSE_OTHER_DEVICE(key)                                                                        \
   TORCH_LIBRARY_IMPL(semisparse, key, m) {                                                                  \
     for (const char* name :                                                                                 \
-         {"conv2d", "conv2d.packed", "pack_weight", "unpack_weight", "unpack_weight.shaped", "max_pool2d"}) \
+         {"conv2d", "conv2d.packed", "pack_weight", "unpack_weight", "unpack_weight.shaped", "linear", "max_pool2d"}) \
       m.impl(name, torch::CppFunction::makeFromBoxedFunction<&semisparse::ops::other_device>());            \
   }
 SEMISPARSE_OTHER_DEVICE(CUDA)

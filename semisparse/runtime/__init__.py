@@ -40,6 +40,7 @@ __all__ = [
     "get_num_threads",
     "inspect_packed",
     "kernel_name",
+    "linear",
     "load",
     "max_pool2d",
     "pack_weight",
@@ -93,6 +94,36 @@ def conv2d(
     return call()
 
 
+def linear(
+    input: np.ndarray,
+    weight: PackedWeight,
+    bias: np.ndarray | None = None,
+    *,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Linear layer ``a(input @ W.T + bias)`` that skips zero weights.
+
+    Args:
+        input: float32 (..., IN); copied where it is not C-contiguous.
+        weight: packed from shape (OUT, IN), or (OUT, IN, 1, 1).
+        bias: float32 (OUT,), or None.
+        activation: none, relu, relu6, silu, leaky_relu (slope 0.01), hardswish or sigmoid.
+        out: float32 (..., OUT), C-contiguous, where to write the result; not in the memory of `input`.
+
+    Returns:
+        float32 (..., OUT), C-contiguous.
+
+    Raises:
+        ValueError: an argument has the wrong type, dtype, shape or value; says which and what is expected.
+    """
+    if not isinstance(weight, PackedWeight):
+        raise ValueError(
+            f"`weight` must be a PackedWeight, got {type(weight).__name__}; use PackedWeight(pack_weight(w))"
+        )
+    return _core.LinearCall(input, weight, bias, str(activation), out)()
+
+
 def max_pool2d(
     input: np.ndarray,
     kernel_size: _Pair,
@@ -128,7 +159,7 @@ def max_pool2d(
 
 
 def pack_weight(weight: np.ndarray, groups: int = 1) -> np.ndarray:
-    """Pack a weight, float32 (OC, C/groups, KH, KW), into portable bytes, uint8 (bytes,).
+    """Pack a weight, float32 (OC, C/groups, KH, KW) or (OUT, IN), into portable bytes, uint8 (bytes,).
 
     Everything but +0.0 is stored. The same bytes as `torch.ops.semisparse.pack_weight` makes.
     """

@@ -172,25 +172,39 @@ def _prepare(graphs: tuple[Graph, ...], tensors: dict[str, np.ndarray]) -> dict[
     prepared: dict[str, Any] = dict(tensors)
     for graph in graphs:
         for node in graph.nodes:
+            if node.op == "semisparse.linear.default":
+                _, weight, shape, *_ = node.args
+                if isinstance(weight, TensorRef):
+                    prepared[weight.name] = _packed(prepared[weight.name], node, weight, (*shape, 1, 1), 1)
+                continue
             if "conv2d" not in node.op:
                 continue
             given = convolution_arguments(node.op, node.args, node.kwargs)
             weight = given["weight"]
-            if not isinstance(weight, TensorRef) or isinstance(prepared[weight.name], _core.PackedWeight):
+            if not isinstance(weight, TensorRef):
                 continue
             if node.op == "semisparse.conv2d.packed":
-                packed = _core.PackedWeight(tensors[weight.name])
-                if (packed.shape, packed.groups) != (tuple(given["weight_shape"]), given["groups"]):
-                    raise ValueError(
-                        f"node {node.name!r} wants a weight of shape {tuple(given['weight_shape'])} in "
-                        f"{given['groups']} groups, but {weight.name!r} holds {packed.shape} in "
-                        f"{packed.groups}; write the file again with semisparse.save"
-                    )
-                prepared[weight.name] = packed
+                shape, groups = tuple(given["weight_shape"]), given["groups"]
+                prepared[weight.name] = _packed(prepared[weight.name], node, weight, shape, groups)
+            elif isinstance(prepared[weight.name], _core.PackedWeight):
+                continue
             elif _only_weight(graphs, weight):
                 bytes_ = _core.pack_weight(tensors[weight.name] + np.float32(0), given["groups"])
                 prepared[weight.name] = _core.PackedWeight(bytes_)
     return prepared
+
+
+def _packed(
+    held: Any, node: Node, weight: TensorRef, shape: tuple[int, ...], groups: int
+) -> _core.PackedWeight:
+    """The packed weight of a node, whose bytes or prepared form is `held`."""
+    packed = held if isinstance(held, _core.PackedWeight) else _core.PackedWeight(held)
+    if (packed.shape, packed.groups) != (shape, groups):
+        raise ValueError(
+            f"node {node.name!r} wants a weight of shape {shape} in {groups} groups, but {weight.name!r} holds "
+            f"{packed.shape} in {packed.groups}; write the file again with semisparse.save"
+        )
+    return packed
 
 
 def _only_weight(graphs: tuple[Graph, ...], tensor: TensorRef) -> bool:

@@ -143,6 +143,16 @@ def conv2d(*, out=None, **arguments):
     return _bind_conv2d(**arguments, out=out)[0]()
 
 
+def _bind_packed_linear(input, weight, weight_shape, bias=None, *, activation="none", out):
+    call = _core.LinearCall(input, weight, bias, activation, out)
+    return call, call.reads_in_place(input)
+
+
+@_register(COMPUTE, "semisparse.linear")
+def packed_linear(*args, out=None, **kwargs):
+    return _bind_packed_linear(*args, out=out, **kwargs)[0]()
+
+
 @_register(COMPUTE, "aten.linear")
 def linear(input, weight, bias=None, *, out=None):
     y = _matmul(input, weight.T, out)
@@ -752,7 +762,11 @@ def ones_like(input, size=None, *, dtype=None, **_):
 
 # From a computing operator to the function that checks its arguments once and returns a call without
 # arguments, and whether that reads its input where it lies.
-BINDERS: dict[Callable, Callable] = {conv2d: _bind_conv2d, max_pool2d: _bind_max_pool2d}
+BINDERS: dict[Callable, Callable] = {
+    conv2d: _bind_conv2d,
+    max_pool2d: _bind_max_pool2d,
+    packed_linear: _bind_packed_linear,
+}
 
 
 for _name in ("add", "sub", "mul", "floordiv", "mod", "neg"):
