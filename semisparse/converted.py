@@ -83,12 +83,11 @@ class ConvertedModel(nn.Module):
 
     def extra_repr(self) -> str:
         sparse = sum(layer.packed for layer in self.layers)
-        total = sum(layer.kind.startswith("conv") for layer in self.layers)
         inputs = ", ".join(
             f"{i.name}: {i.dtype}[{', '.join('*' if s is None else str(s) for s in i.shape)}]"
             for i in self.graph.inputs
         )
-        return f"{inputs}; {sparse} of {total} convolutions run by semisparse::conv2d"
+        return f"{inputs}; {sparse} of {len(self.layers)} layers run by operators of semisparse"
 
 
 def pack_weight(weight: Tensor, groups: int) -> Tensor:

@@ -51,7 +51,7 @@ VERSION = 1
 
 OPERATORS = frozenset(
     """
-    semisparse.conv2d.packed semisparse.conv2d.default semisparse.max_pool2d.default
+    semisparse.conv2d.packed semisparse.conv2d.default semisparse.linear.default semisparse.max_pool2d.default
 
     aten.conv1d.default aten.conv2d.default aten.conv2d.padding aten.conv3d.default
     aten.conv_transpose1d.default aten.conv_transpose2d.input aten.conv_transpose3d.input

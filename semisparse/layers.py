@@ -21,12 +21,13 @@ class LayerRecord:
             convolution, the input pixels of a transposed one, 1 for a linear layer on vectors.
         weight_sparsity: fraction of the weights that are zero.
         column_sparsity: fraction of the output pixels that the column mask removes.
-        packed: whether `semisparse::conv2d` runs it, which is what skips zero weights and masked columns.
+        packed: whether `semisparse::conv2d` or `semisparse::linear` runs it, which is what skips zero weights
+            and masked columns.
         batch_norm: whether a BatchNorm is folded in.
         residual: whether a residual addition is fused.
         activation: the fused activation, or "none".
-        reasons: why sparsity of the layer is not, or not wholly, used; why `semisparse::conv2d` does not run
-            it. Empty where all is well.
+        reasons: why sparsity of the layer is not, or not wholly, used; why no operator of semisparse
+            runs it. Empty where all is well.
         notes: why something next to the layer could not be folded or fused.
     """
 

@@ -178,8 +178,8 @@ def _training_layer(name: str, module: nn.Module, sizes: list[tuple] | None) -> 
         sizes = None if known is None else [(known, math.prod(known))]
     weight = module.weight.detach()
     packed = None
-    if isinstance(module, nn.Conv2d) and weight.dtype == torch.float32:
-        packed = pack_weight(weight, module.groups).numel()
+    if isinstance(module, (nn.Conv2d, nn.Linear)) and weight.dtype == torch.float32:
+        packed = pack_weight(weight, getattr(module, "groups", 1)).numel()
     kind = "linear" if isinstance(module, nn.Linear) else _snake(type(module).__name__)
     reasons = ()
     if packed is None and not bool(weight.all()):
@@ -208,8 +208,9 @@ def _converted_layers(model: ConvertedModel):
         if not isinstance(stored, TensorRef):
             continue  # a weight that is computed from the input has no sparsity of its own
         weight = model.get_buffer(stored.name)
-        if node.op == "semisparse.conv2d.packed":
+        if node.op in ("semisparse.conv2d.packed", "semisparse.linear.default"):
             packed, weight = weight.numel(), torch.ops.semisparse.unpack_weight(weight)
+            weight = weight.reshape(record.weight_shape)
         mask = node.kwargs.get("mask")
         mask = None if mask is None else model.get_buffer(mask.name)
         sizes = [(record.output_size, record.positions)]

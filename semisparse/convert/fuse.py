@@ -1,11 +1,11 @@
-"""Which operators around a convolution become part of it.
+"""Which operators around a convolution or linear layer become part of it.
 
 `semisparse::conv2d` computes ``a(m * (conv + bias) + (1 - m) * fill + residual)``. So a chain
 
     conv2d -> [column mask] -> [batch_norm] -> [add] -> [activation]
 
 of operators, each the only user of the one before, is one call, placed where the chain ends: there all its
-inputs exist. Of two convolutions that are added, one takes the other's result as its residual; it is the one
+inputs exist. `semisparse::linear` takes the activation only. Of two convolutions that are added, one takes the other's result as its residual; it is the one
 that comes last, so that the order of execution stays as it was.
 """
 
@@ -44,7 +44,7 @@ class Fusion:
         residual: the node that is added.
         activation: name in the operator's vocabulary.
         stride, padding, dilation: as integers, also where the model says "same".
-        packed: whether `semisparse::conv2d` computes it; nothing is fused otherwise.
+        packed: whether `semisparse::conv2d` or `semisparse::linear` computes it; nothing is fused otherwise.
         reasons: why not, or why its mask or the zeros of its weight are not used.
         notes: why something next to it is not fused.
     """
@@ -72,7 +72,9 @@ def plan(traced: Traced) -> list[Fusion]:
     found = [planner.start(node) for node in traced.graph.nodes if node.op == "call_function"]
     fusions = [fusion for fusion in found if fusion is not None and fusion.node not in traced.constants]
     for fusion in reversed(fusions):  # backwards: the last convolution before an addition gets it
-        if fusion.packed:
+        if fusion.packed and fusion.kind == "linear":
+            planner.extend_activation(fusion)
+        elif fusion.packed:
             planner.extend(fusion)
     _report_separate_masks(traced, fusions)
     return fusions
@@ -95,10 +97,11 @@ def _report_separate_masks(traced: Traced, fusions: list[Fusion]) -> None:
 
 
 def not_supported_reasons(node: fx.Node, constants: dict[fx.Node, Tensor]) -> list[str]:
-    """Why `semisparse::conv2d` cannot run this convolution; empty if it can."""
+    """Why `semisparse::conv2d` or `semisparse::linear` cannot run this layer; empty if it can."""
     call, reasons = arguments(node), []
     x = call["input"].meta["val"]
-    if x.dim() != 4:
+    convolution = node.target in _CONV
+    if convolution and x.dim() != 4:
         reasons.append(f"the input has {x.dim()} dimensions; the operator takes (N, C, H, W)")
     if x.dtype != torch.float32:
         reasons.append(f"the input is {x.dtype}; the operator computes in float32")
@@ -107,7 +110,7 @@ def not_supported_reasons(node: fx.Node, constants: dict[fx.Node, Tensor]) -> li
             reasons.append(f"the {role} is computed from the input; the operator takes constant ones")
         elif call[role] is not None and constants[call[role]].dtype != torch.float32:
             reasons.append(f"the {role} is {constants[call[role]].dtype}; the operator computes in float32")
-    if isinstance(call["padding"], str) and _same_padding(call) is None:
+    if convolution and isinstance(call["padding"], str) and _same_padding(call) is None:
         reasons.append(f"padding={call['padding']!r} pads both sides unequally here; use an odd kernel size")
     return reasons
 
@@ -121,7 +124,9 @@ class _Planner:
 
     def start(self, node: fx.Node) -> Fusion | None:
         if node.target is aten.linear.default:
-            return Fusion(node, "linear", node, reasons=self._linear_reasons(node))
+            fusion = Fusion(node, "linear", node, reasons=not_supported_reasons(node, self.constants))
+            fusion.packed = not fusion.reasons
+            return fusion
         if node.target in _OTHER_CONV:
             kind = _OTHER_CONV[node.target]
             return Fusion(
@@ -136,12 +141,6 @@ class _Planner:
             mask = self.constants[marker.args[1]]
             fusion.mask_node, fusion.mask = marker, None if bool(mask.all()) else mask
         return fusion
-
-    def _linear_reasons(self, node: fx.Node) -> list[str]:
-        weight = self.constants.get(arguments(node)["weight"])
-        if weight is None or bool(weight.all()):
-            return []
-        return ["linear layers run densely: their zero weights cost as much as the others"]
 
     def extend(self, fusion: Fusion) -> None:
         """Follow the chain from a supported convolution as far as it can be fused."""
@@ -164,7 +163,11 @@ class _Planner:
         if user is not None and (residual := self._residual(fusion.last, user)) is not None:
             fusion.add, fusion.residual = user, residual
             self._take(fusion, user)
-            user = self._next(fusion)
+        self.extend_activation(fusion)
+
+    def extend_activation(self, fusion: Fusion) -> None:
+        """Fuse the activation that follows, if it is one of the operators'."""
+        user = self._next(fusion)
         if user is not None and (activation := _activation(user, fusion.last)) is not None:
             fusion.activation = activation
             self._take(fusion, user)

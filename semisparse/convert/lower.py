@@ -27,7 +27,7 @@ def convert(
     strict: bool = False,
     free_size: bool = True,
 ) -> ConvertedModel:
-    """Turn a (masked) training model into an inference model on `semisparse::conv2d`.
+    """Turn a (masked) training model into an inference model on `semisparse::conv2d` and `semisparse::linear`.
 
     The result is an independent copy in eval mode on the CPU; `model` is not touched. BatchNorm is folded
     into the convolution before it, bias, activation and residual addition are fused into the operator,
@@ -100,7 +100,8 @@ class _Lowering:
                 continue
             fusion = self.by_last.get(node)
             if fusion is not None and fusion.packed:
-                nodes.append(self._convolution(fusion))
+                lower = self._linear if fusion.kind == "linear" else self._convolution
+                nodes.append(lower(fusion))
             else:
                 nodes.append(self._call(node))
             if fusion is not None:
@@ -171,6 +172,22 @@ class _Lowering:
             groups,
         )
         node = Node(self._fresh(name), "semisparse.conv2d.packed", args, kwargs)
+        self._values[fusion.last] = Ref(node.name)
+        return node
+
+    def _linear(self, fusion: Fusion) -> Node:
+        call = arguments(fusion.node)
+        weight = self.traced.constants[call["weight"]]
+        name, key = _layer_name(fusion.node), ("packed", call["weight"])
+        packed = self._stored.get(key)
+        args = (
+            self._argument(call["input"]),
+            packed or self._store(f"{name}_packed", pack_weight(weight, 1), key),
+            list(weight.shape),
+            None if call["bias"] is None else self._argument(call["bias"]),
+        )
+        kwargs = {} if fusion.activation == "none" else {"activation": fusion.activation}
+        node = Node(self._fresh(name), "semisparse.linear.default", args, kwargs)
         self._values[fusion.last] = Ref(node.name)
         return node
 

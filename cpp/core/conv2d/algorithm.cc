@@ -12,6 +12,7 @@
 #include "core/base/error.h"
 #include "core/conv2d/direct.h"
 #include "core/conv2d/padded_input.h"
+#include "core/depthwise/depthwise.h"
 #include "core/row_run/row_run.h"
 #include "core/winograd/winograd.h"
 
@@ -19,7 +20,7 @@ namespace semisparse {
 namespace {
 
 constexpr Algorithm kAll[] = {Algorithm::automatic, Algorithm::im2col, Algorithm::direct,
-                              Algorithm::winograd4, Algorithm::winograd2};
+                              Algorithm::winograd4, Algorithm::winograd2, Algorithm::depthwise};
 
 struct Settings {
   std::mutex mutex;
@@ -101,6 +102,8 @@ const char* algorithm_name(Algorithm algorithm) {
       return "winograd4";
     case Algorithm::winograd2:
       return "winograd2";
+    case Algorithm::depthwise:
+      return "depthwise";
     case Algorithm::automatic:
       break;
   }
@@ -114,12 +117,15 @@ bool algorithm_applies(Algorithm algorithm, const Conv2dGeometry& geometry) {
     case Algorithm::winograd4:
     case Algorithm::winograd2:
       return winograd_applies(geometry);
+    case Algorithm::depthwise:
+      return depthwise_applies(geometry);
     default:
       return true;
   }
 }
 
 Algorithm cheapest_algorithm(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
+  if (depthwise_applies(g)) return Algorithm::depthwise;
   const int64_t pixels = g.out_h() * g.out_w();
   const int64_t kept =
       mask == nullptr ? pixels : pixels - static_cast<int64_t>(std::count(mask, mask + pixels, uint8_t{0}));
@@ -175,9 +181,8 @@ Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, co
     check(
         algorithm_applies(preferred, g), "algorithm '", algorithm_name(preferred),
         "' is preferred for this layer, but cannot compute it (Winograd: 3x3 kernels of stride 1, dilation 1 "
-        "and one group only; direct: images of one vector at least): tune the model again, or load it "
-        "without "
-        "its tuning.");
+        "and one group only; direct: images of one vector at least; depthwise: groups of one input channel): "
+        "tune the model again, or load it without its tuning.");
     return preferred;
   }
   return cheapest_algorithm(g, weight, mask);

@@ -10,7 +10,7 @@
 
 namespace semisparse {
 
-enum class Algorithm : uint8_t { automatic, im2col, direct, winograd4, winograd2 };
+enum class Algorithm : uint8_t { automatic, im2col, direct, winograd4, winograd2, depthwise };
 
 // Throws Error naming the known algorithms.
 Algorithm parse_algorithm(std::string_view name);

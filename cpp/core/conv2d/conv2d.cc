@@ -14,6 +14,7 @@
 #include "core/conv2d/algorithm.h"
 #include "core/conv2d/direct.h"
 #include "core/conv2d/im2col.h"
+#include "core/depthwise/depthwise.h"
 #include "core/row_run/row_run.h"
 #include "core/winograd/winograd.h"
 
@@ -30,6 +31,7 @@ struct LayerPlan {
   std::shared_ptr<const ColumnPlan> columns;
   std::shared_ptr<const TilePlan> tiles;
   std::shared_ptr<const PreparedWeight> weight;
+  std::shared_ptr<const std::vector<float>> plain;  // depthwise: as unpacked
 
   bool fits(const Conv2dGeometry& g, const uint8_t* m) const {
     const Conv2dGeometry& a = geometry;
@@ -59,6 +61,7 @@ struct PackedWeight::Impl {
   std::optional<PackedInfo> info;
   // Prepared weights by Winograd tile (0: im2col), channels in a chunk and blocks of filters together.
   std::map<std::array<int, 3>, std::shared_ptr<const PreparedWeight>> prepared;
+  std::shared_ptr<const std::vector<float>> plain;
   std::list<std::shared_ptr<const LayerPlan>> plans;  // most recently used first
 
   std::shared_ptr<const LayerPlan> plan(const Conv2dGeometry& g, const uint8_t* packed, size_t size,
@@ -72,7 +75,7 @@ PackedWeight::~PackedWeight() = default;
 
 size_t PackedWeight::bytes() const {
   std::lock_guard<std::mutex> lock(impl_->mutex);
-  size_t total = 0;
+  size_t total = impl_->plain != nullptr ? sizeof(float) * impl_->plain->size() : 0;
   for (const auto& entry : impl_->prepared) total += entry.second->bytes();
   return total;
 }
@@ -113,7 +116,14 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   if (mask != nullptr) plan->mask.assign(mask, mask + g.out_h() * g.out_w());
   plan->settings = current;
   plan->algorithm = decide_algorithm(g, *info, mask);
-  if (plan->algorithm == Algorithm::im2col) {
+  if (plan->algorithm == Algorithm::depthwise) {
+    if (plain == nullptr) {
+      auto unpacked = std::make_shared<std::vector<float>>(static_cast<size_t>(g.weight.elements()));
+      unpack_weight(packed, size, unpacked->data());
+      plain = std::move(unpacked);
+    }
+    plan->plain = plain;
+  } else if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
     plan->weight = prepare({0, im2col_chunk(g, *plan->columns), 0}, packed, size);
   } else if (plan->algorithm == Algorithm::direct) {
@@ -143,7 +153,9 @@ void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed
     std::lock_guard<std::mutex> lock(impl.mutex);
     plan = impl.plan(g, packed, size, mask);
   }
-  if (plan->algorithm == Algorithm::im2col)
+  if (plan->algorithm == Algorithm::depthwise)
+    depthwise_conv2d(g, plan->plain->data(), mask, operands, parallel);
+  else if (plan->algorithm == Algorithm::im2col)
     im2col_conv2d(g, *plan->weight, *plan->columns, operands, parallel);
   else if (plan->algorithm == Algorithm::direct)
     direct_conv2d(g, *plan->weight, *plan->columns, operands, parallel);
@@ -154,6 +166,7 @@ void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed
 void conv2d(const Conv2dGeometry& g, const float* weight, const uint8_t* mask, const Conv2dOperands& operands,
             Parallel& parallel) {
   g.validate();
+  if (depthwise_applies(g)) return depthwise_conv2d(g, weight, mask, operands, parallel);
   const auto plan = im2col_plan(g, mask, true);
   const auto prepared = prepare_plain(weight, g.weight, im2col_chunk(g, *plan));
   im2col_conv2d(g, *prepared, *plan, operands, parallel);

@@ -8,6 +8,7 @@
 #include "core/base/checksum.h"
 #include "core/base/error.h"
 #include "core/weights/decode.h"
+#include "core/weights/filter_order.h"
 #include "core/weights/format.h"
 #include "core/weights/packed.h"
 
@@ -119,9 +120,10 @@ std::vector<uint8_t> pack_weight(const float* weight, const WeightShape& shape) 
   h.kernels = static_cast<uint32_t>(kernels);
   bytes.reserve(sizeof h + indices + 4 * nonzeros);
 
-  for (size_t f = 0; f < oc; ++f) out.index(f);
+  const std::vector<uint32_t> order = choose_filter_order(weight, shape);
+  for (const uint32_t f : order) out.index(f);
   const auto for_each_run = [&](const auto& visit) {
-    for (size_t f = 0; f < oc; ++f) {
+    for (const uint32_t f : order) {
       const auto& list = filters[f];
       for (size_t begin = 0, end; begin < list.size(); begin = end) {
         for (end = begin; end < list.size() && list[end].pattern == list[begin].pattern;) ++end;
@@ -131,14 +133,14 @@ std::vector<uint8_t> pack_weight(const float* weight, const WeightShape& shape) 
   };
   std::vector<size_t> run_counts(oc, 0);
   for_each_run([&](size_t f, size_t, size_t) { ++run_counts[f]; });
-  for (const size_t count : run_counts) out.index(count);
+  for (const uint32_t f : order) out.index(run_counts[f]);
   for_each_run([&](size_t f, size_t begin, size_t) { out.index(filters[f][begin].pattern); });
   for_each_run([&](size_t, size_t begin, size_t end) { out.index(end - begin); });
-  for (const auto& list : filters)
-    for (const Kernel& k : list) out.index(k.channel);
+  for (const uint32_t f : order)
+    for (const Kernel& k : filters[f]) out.index(k.channel);
   for (const std::string* pattern : patterns) out.raw(pattern->data(), pattern->size());
   bytes.resize((bytes.size() + 3) / 4 * 4, 0);
-  for (size_t f = 0; f < oc; ++f) {
+  for (const uint32_t f : order) {
     for (const Kernel& k : filters[f]) {
       const float* w = weight + (f * ic + k.channel) * taps;
       for (size_t t = 0; t < taps; ++t)

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/simd/vec_neon.h"
+
+#include "core/depthwise/instantiate.h"
+
+SEMISPARSE_DEPTHWISE(neon)
