@@ -164,10 +164,10 @@ def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
     """Pack a weight: what is not +0.0 is stored, in fewer bytes than CSR.
 
     Args:
-        weight: float32 (OC, C/groups, KH, KW) of a convolution, or (OUT, IN) of a linear layer, which is packed
-            (and unpacked) as that of a 1x1 convolution, (OUT, IN, 1, 1). Zeros may have any structure. -0.0, which multiplying by a mask
-            makes of negative weights, costs no time but is stored like any other value, as unpacking is exact
-            to the bit: add 0.0 to get rid of it.
+        weight: float32 (OC, C/groups, KH, KW) of a convolution, or (OUT, IN) of a linear layer, which is
+            packed (and unpacked) as that of a 1x1 convolution, (OUT, IN, 1, 1). Zeros may have any structure.
+            -0.0, which multiplying by a mask makes of negative weights, costs no time but is stored like any
+            other value, as unpacking is exact to the bit: add 0.0 to get rid of it.
         groups: of the convolution.
 
     Returns:

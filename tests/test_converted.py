@@ -98,7 +98,7 @@ def test_values_are_dropped_after_their_last_use(network):
 
 
 def test_repr_says_what_it_is(network):
-    assert "float32[*, 2, 6, 8]; 2 of 2 convolutions run by semisparse::conv2d" in repr(network)
+    assert "float32[*, 2, 6, 8]; 2 of 2 layers run by operators of semisparse" in repr(network)
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ py::tuple shape_tuple(const WeightShape& shape) {
 // `weight` may be a linear layer's, (OUT, IN), where `linear` is true.
 WeightShape weight_shape(const py::array& weight, int64_t groups, bool linear = false) {
   if (linear && weight.ndim() == 2) {
-    check(groups == 1, "`weight` of shape (OUT, IN) is a linear layer's, which has no groups, but `groups` is ",
-          groups);
+    check(groups == 1,
+          "`weight` of shape (OUT, IN) is a linear layer's, which has no groups, but `groups` is ", groups);
     const WeightShape shape{weight.shape(0), weight.shape(1), 1, 1, 1};
     shape.validate();
     return shape;

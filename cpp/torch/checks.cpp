@@ -210,9 +210,9 @@ c10::SymDimVector check_linear(const LinearArguments& arguments) {
   const at::IntArrayRef shape = arguments.weight_shape;
   parse_activation(arguments.activation);  // throws, naming the known ones
   check_packed_bytes(arguments.packed, op);
-  TORCH_CHECK(shape.size() == 2 && shape[0] >= 1 && shape[0] <= kMaximum && shape[1] >= 1 &&
-                  shape[1] <= kMaximum,
-              op, ": `weight_shape` must be (OUT, IN), both at least 1 (and at most 2^30), got ", shape);
+  TORCH_CHECK(
+      shape.size() == 2 && shape[0] >= 1 && shape[0] <= kMaximum && shape[1] >= 1 && shape[1] <= kMaximum, op,
+      ": `weight_shape` must be (OUT, IN), both at least 1 (and at most 2^30), got ", shape);
   check_float(input, "input", op);
   TORCH_CHECK(input.dim() >= 1, op, ": `input` must have shape (..., IN), got a scalar");
   check_device(arguments.packed, "packed", input, op);

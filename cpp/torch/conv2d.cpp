@@ -85,8 +85,8 @@ at::Tensor conv2d_packed_cpu(const at::Tensor& input, const at::Tensor& packed, 
   const at::Tensor contiguous = packed.contiguous();
   const std::shared_ptr<PreparedWeights> prepared = prepared_weights(contiguous);
   AtenParallel parallel;
-  semisparse::conv2d(call.geometry, prepared->conv2d, contiguous.const_data_ptr<uint8_t>(), contiguous.numel(),
-                     call.mask_bytes(), call.operands, parallel);
+  semisparse::conv2d(call.geometry, prepared->conv2d, contiguous.const_data_ptr<uint8_t>(),
+                     contiguous.numel(), call.mask_bytes(), call.operands, parallel);
   return std::move(call.output);
 }
 

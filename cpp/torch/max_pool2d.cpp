@@ -9,8 +9,8 @@
 
 #include "checks.h"
 #include "core/max_pool/max_pool.h"
-#include "parallel.h"
 #include "gradients.h"
+#include "parallel.h"
 
 namespace semisparse::ops {
 namespace {

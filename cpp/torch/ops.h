@@ -50,7 +50,7 @@ at::Tensor conv2d_packed_meta(const at::Tensor& input, const at::Tensor& packed,
                               const OptionalTensor& residual);
 at::Tensor unpack_weight_shaped_meta(const at::Tensor& packed, at::IntArrayRef weight_shape, int64_t groups);
 at::Tensor linear_meta(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
-                      const OptionalTensor& bias, std::string_view activation);
+                       const OptionalTensor& bias, std::string_view activation);
 at::Tensor max_pool2d_meta(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
                            at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode);
 
@@ -66,7 +66,7 @@ at::Tensor conv2d_packed_autograd(const at::Tensor& input, const at::Tensor& pac
                                   std::string_view activation, const OptionalTensor& residual);
 at::Tensor pack_weight_autograd(const at::Tensor& weight, int64_t groups);
 at::Tensor linear_autograd(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
-                      const OptionalTensor& bias, std::string_view activation);
+                           const OptionalTensor& bias, std::string_view activation);
 at::Tensor max_pool2d_autograd(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
                                at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode);
 

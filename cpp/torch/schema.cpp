@@ -96,11 +96,11 @@ TORCH_LIBRARY_IMPL(semisparse, Autograd, m) {
 }
 
 // A tensor elsewhere gets words instead of the dispatcher's list of registered backends.
-#define SEMISPARSE_OTHER_DEVICE(key)                                                                        \
-  TORCH_LIBRARY_IMPL(semisparse, key, m) {                                                                  \
-    for (const char* name :                                                                                 \
-         {"conv2d", "conv2d.packed", "pack_weight", "unpack_weight", "unpack_weight.shaped", "linear", "max_pool2d"}) \
-      m.impl(name, torch::CppFunction::makeFromBoxedFunction<&semisparse::ops::other_device>());            \
+#define SEMISPARSE_OTHER_DEVICE(key)                                                             \
+  TORCH_LIBRARY_IMPL(semisparse, key, m) {                                                       \
+    for (const char* name : {"conv2d", "conv2d.packed", "pack_weight", "unpack_weight",          \
+                             "unpack_weight.shaped", "linear", "max_pool2d"})                    \
+      m.impl(name, torch::CppFunction::makeFromBoxedFunction<&semisparse::ops::other_device>()); \
   }
 SEMISPARSE_OTHER_DEVICE(CUDA)
 SEMISPARSE_OTHER_DEVICE(MPS)

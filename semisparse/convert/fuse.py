@@ -5,8 +5,9 @@
     conv2d -> [column mask] -> [batch_norm] -> [add] -> [activation]
 
 of operators, each the only user of the one before, is one call, placed where the chain ends: there all its
-inputs exist. `semisparse::linear` takes the activation only. Of two convolutions that are added, one takes the other's result as its residual; it is the one
-that comes last, so that the order of execution stays as it was.
+inputs exist. Of two convolutions that are added, one takes the other's result as its residual; it is the
+one that comes last, so that the order of execution stays as it was. `semisparse::linear` takes an
+activation only.
 """
 
 from __future__ import annotations

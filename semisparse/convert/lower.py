@@ -27,7 +27,7 @@ def convert(
     strict: bool = False,
     free_size: bool = True,
 ) -> ConvertedModel:
-    """Turn a (masked) training model into an inference model on `semisparse::conv2d` and `semisparse::linear`.
+    """Turn a (masked) training model into an inference model on semisparse's operators.
 
     The result is an independent copy in eval mode on the CPU; `model` is not touched. BatchNorm is folded
     into the convolution before it, bias, activation and residual addition are fused into the operator,

@@ -22,7 +22,9 @@ def make_weight(shape, structure, kept, generator):
     used = {
         "dense": torch.ones(shape, dtype=torch.bool),
         "unstructured": torch.rand(shape, generator=generator) < kept,
-        "blocks": (torch.rand((out + 7) // 8, inputs, generator=generator) < kept).repeat_interleave(8, 0)[:out],
+        "blocks": (torch.rand((out + 7) // 8, inputs, generator=generator) < kept).repeat_interleave(8, 0)[
+            :out
+        ],
         "inputs": (torch.rand(1, inputs, generator=generator) < kept).expand(shape),
         "features": (torch.rand(out, 1, generator=generator) < kept).expand(shape),
         "zero": torch.zeros(shape, dtype=torch.bool),
@@ -120,7 +122,10 @@ BAD_BYTES = {
     "groups": (pack_weight(torch.randn(6, 4, 1, 1), 2), r"groups=2.*linear layer"),
     "truncated": (pack_weight(W)[:-1], "truncated"),
     "empty": (torch.zeros(0, dtype=torch.uint8), "truncated"),
-    "changed": (pack_weight(W).index_add(0, torch.tensor([90]), torch.tensor([1], dtype=torch.uint8)), "damaged"),
+    "changed": (
+        pack_weight(W).index_add(0, torch.tensor([90]), torch.tensor([1], dtype=torch.uint8)),
+        "damaged",
+    ),
 }
 
 

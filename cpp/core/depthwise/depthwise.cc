@@ -26,8 +26,9 @@ std::vector<uint32_t> mask_bits(const Conv2dGeometry& g, const uint8_t* mask, in
 }
 
 // copy for pixels that lie apart: `channels` planes at once, `plane` elements each.
-void copy_strided(const Conv2dGeometry& g, const DepthwiseLayout& layout, const float* in, const int64_t (&s)[4],
-                  int64_t channels, int64_t first_row, int64_t last_row, int64_t plane, float* out) {
+void copy_strided(const Conv2dGeometry& g, const DepthwiseLayout& layout, const float* in,
+                  const int64_t (&s)[4], int64_t channels, int64_t first_row, int64_t last_row, int64_t plane,
+                  float* out) {
   std::fill(out, out + channels * plane, 0.0f);
   for (int64_t row = std::max(first_row, g.pad_h); row < std::min(last_row, g.pad_h + g.in_h); ++row) {
     for (int64_t x = 0; x < g.in_w; ++x) {
@@ -52,13 +53,14 @@ DepthwiseLayout depthwise_layout(const Conv2dGeometry& g, int lanes) {
   return {phase, phase * g.stride_w};
 }
 
-void depthwise_conv2d(const Conv2dGeometry& g, const float* weight, const uint8_t* mask, const Conv2dOperands& o,
-                      Parallel& parallel, const DepthwiseKernels& kernels) {
+void depthwise_conv2d(const Conv2dGeometry& g, const float* weight, const uint8_t* mask,
+                      const Conv2dOperands& o, Parallel& parallel, const DepthwiseKernels& kernels) {
   const int64_t channels = g.in_channels(), multiplier = g.out_channels() / channels;
   const int64_t out_h = g.out_h(), out_w = g.out_w(), pixels = out_h * out_w;
   const int64_t reach_h = g.dilation_h * (g.weight.kernel_h - 1) + 1;
   const DepthwiseLayout layout = depthwise_layout(g, kernels.lanes);
-  const std::vector<uint32_t> bits = mask != nullptr ? mask_bits(g, mask, kernels.lanes) : std::vector<uint32_t>();
+  const std::vector<uint32_t> bits =
+      mask != nullptr ? mask_bits(g, mask, kernels.lanes) : std::vector<uint32_t>();
   const int64_t (&s)[4] = o.input.stride;
   const bool strided = s[3] != 1 && g.in_w > 1;
 

@@ -24,8 +24,8 @@ struct DepthwiseLayout {
 struct DepthwiseCopyArgs {
   const Conv2dGeometry* geometry;
   DepthwiseLayout layout;
-  const float* in;             // the plane without padding, neighbouring pixels of a row side by side
-  int64_t stride_h;            // elements between its rows
+  const float* in;              // the plane without padding, neighbouring pixels of a row side by side
+  int64_t stride_h;             // elements between its rows
   int64_t first_row, last_row;  // rows of the padded plane
   float* out;
 };
@@ -33,10 +33,10 @@ struct DepthwiseCopyArgs {
 struct DepthwiseArgs {
   const Conv2dGeometry* geometry;
   DepthwiseLayout layout;
-  const float* in;        // copied rows; the first is that of the first tap of output row `first`
-  int64_t first, last;    // output rows
+  const float* in;      // copied rows; the first is that of the first tap of output row `first`
+  int64_t first, last;  // output rows
   int64_t out_w;
-  const float* weight;    // of the output channel
+  const float* weight;  // of the output channel
   float bias, fill;
   const uint32_t* mask;   // for each output row and vector of it, bit l: pixel l is computed; or null
   const float* residual;  // the channel's whole plane, or null

@@ -88,7 +88,8 @@ struct Depthwise {
   }
 
   template <int R>
-  static SEMISPARSE_INLINE void store_rows(const DepthwiseArgs& a, const Reg (&acc)[R], int64_t row, int64_t x) {
+  static SEMISPARSE_INLINE void store_rows(const DepthwiseArgs& a, const Reg (&acc)[R], int64_t row,
+                                           int64_t x) {
     const int64_t n = a.out_w - x < lanes ? a.out_w - x : lanes;
     with_activation(a.activation, [&](auto act) {
       SEMISPARSE_UNROLL for (int r = 0; r < R; ++r) store<decltype(act)>(a, acc[r], row + r, x, n);
@@ -140,7 +141,7 @@ struct Depthwise {
           const float* w = a.weight;
           for (int64_t i = 0; i < kernel_h; ++i) {
             const float* const line = top + i * g.dilation_h * a.layout.row + x;
-            for (int64_t j = 0; j < kernel_w; ++j) 
+            for (int64_t j = 0; j < kernel_w; ++j)
               acc[0] = S::fma(S::set1(*w++), S::loadu(line + tap(a, j)), acc[0]);
           }
         }
@@ -151,7 +152,8 @@ struct Depthwise {
 
   static void plane(const DepthwiseArgs& a) {
     const Conv2dGeometry& g = *a.geometry;
-    if (g.dilation_h != 1 || g.weight.kernel_h != g.weight.kernel_w || g.weight.kernel_w > 5) return general(a);
+    if (g.dilation_h != 1 || g.weight.kernel_h != g.weight.kernel_w || g.weight.kernel_w > 5)
+      return general(a);
     int64_t taps[5];
     for (int64_t j = 0; j < g.weight.kernel_w; ++j) taps[j] = tap(a, j);
     const int64_t kernel = g.weight.kernel_w, stride = g.stride_h;

@@ -69,7 +69,8 @@ struct Problem {
 
 }  // namespace
 
-TEST_CASE("depthwise equals the float64 reference on random problems, for every kernel set and thread count") {
+TEST_CASE(
+    "depthwise equals the float64 reference on random problems, for every kernel set and thread count") {
   Serial one;
   ThreadPool three(3);
   for (const DepthwiseKernels* kernels : depthwise_kernels()) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear layers of real networks in one thread: milliseconds (median), and bytes of weights read a second, for
-// several kinds of sparsity and numbers of rows.
+// Linear layers of real networks in one thread: milliseconds (median), and bytes of weights read a second,
+// for several kinds of sparsity and numbers of rows.
 //   bench_linear [most rows]
 #include <algorithm>
 #include <chrono>
@@ -43,8 +43,8 @@ int main(int argc, char** argv) {
       const auto packed = pack_weight(w.data(), shape);
       const size_t bytes = prepare_linear(packed.data(), packed.size(), selected_linear_kernels())->bytes;
       LinearWeight weight;
-      std::printf("%ld -> %ld  %-18s %6.2f MB ", static_cast<long>(size.first), static_cast<long>(size.second),
-                  kind.name, static_cast<double>(bytes) * 1e-6);
+      std::printf("%ld -> %ld  %-18s %6.2f MB ", static_cast<long>(size.first),
+                  static_cast<long>(size.second), kind.name, static_cast<double>(bytes) * 1e-6);
       for (int64_t rows = argc > 2 ? std::atoi(argv[2]) : 1; rows <= most; rows *= 2) {
         const auto x = random.normals(rows * size.first);
         std::vector<float> y(static_cast<size_t>(rows * size.second));

@@ -31,11 +31,11 @@ constexpr int kDenseVectors = 2;  // most vectors of a panel; other forms have o
 
 // What a kernel reads of one panel: plain numbers and pointers only.
 struct LinearPanelArgs {
-  int rows;            // 1 to max_rows
-  const float* x;      // rows of inputs, zeros behind them for 3 vectors at least
-  size_t x_stride;     // elements between rows of x
-  int vectors;         // dense: 1 or 2
-  int64_t count;       // dense: inputs, a multiple of 4; shared: inputs used; sliding: places of the window
+  int rows;         // 1 to max_rows
+  const float* x;   // rows of inputs, zeros behind them for 3 vectors at least
+  size_t x_stride;  // elements between rows of x
+  int vectors;      // dense: 1 or 2
+  int64_t count;    // dense: inputs, a multiple of 4; shared: inputs used; sliding: places of the window
   const float* weights;
   const uint16_t* inputs;  // shared: number of each input used
   const uint8_t* steps;    // sliding: steps in each place

@@ -28,7 +28,8 @@ size_t LinearWeight::bytes() const {
 namespace {
 
 void run_panel(const LinearGeometry& g, const PreparedLinear& weight, const PreparedLinear::Panel& panel,
-               const LinearKernels& kernels, const float* x, size_t x_stride, const LinearOperands& operands) {
+               const LinearKernels& kernels, const float* x, size_t x_stride,
+               const LinearOperands& operands) {
   constexpr int kMostFeatures = 64, kMostRows = 16;
   alignas(64) float bias[kMostFeatures] = {};
   alignas(64) float out[kMostRows * kMostFeatures];

@@ -14,7 +14,8 @@ namespace semisparse {
 template <class S>
 struct LinearPanel {
   using Reg = typename S::Reg;
-  // Sums of 8 rows x 2 vectors, or windows of 8 rows x 2 vectors and their sums, fill 32 registers; 4 rows 16.
+  // Sums of 8 rows x 2 vectors, or windows of 8 rows x 2 vectors and their sums, fill 32 registers; 4
+  // rows 16.
   static constexpr int max_rows = S::max_vectors >= 6 ? 8 : 4;
   // Sums side by side that hide the latency of the FMA: with few rows, several for each row and vector.
   static constexpr int chains(int sums) { return sums >= 4 ? 1 : sums >= 2 ? 2 : 4; }

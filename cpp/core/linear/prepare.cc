@@ -136,7 +136,8 @@ class Builder final : public KernelVisitor {
       } else {
         panel.form = PanelForm::sliding;
         panel.count = static_cast<int64_t>(s.steps.size());
-        std::copy(s.weights.begin(), s.weights.end(), panel.weights.reserve(std::max<size_t>(1, s.weights.size())));
+        std::copy(s.weights.begin(), s.weights.end(),
+                  panel.weights.reserve(std::max<size_t>(1, s.weights.size())));
         panel.bytes = s.bytes();
         panel.steps = std::move(s.steps);
         panel.lanes = std::move(s.lanes);
@@ -155,7 +156,8 @@ class Builder final : public KernelVisitor {
 
   void add_dense(int count, int vectors, int64_t padded) {
     Panel& panel = add(0, count, vectors);
-    const size_t row = static_cast<size_t>(vectors * kernels_.lanes), size = static_cast<size_t>(padded) * row;
+    const size_t row = static_cast<size_t>(vectors * kernels_.lanes),
+                 size = static_cast<size_t>(padded) * row;
     float* const to = panel.weights.reserve(size);
     std::fill(to, to + size, 0.0f);
     for (int f = 0; f < count; ++f) {
@@ -201,7 +203,8 @@ std::shared_ptr<const PreparedLinear> prepare_linear(const uint8_t* packed, size
   const PayloadView view = checked_payload(packed, size);
   const WeightShape shape = header_shape(view.header);
   check(shape.taps() == 1 && shape.groups == 1, "packed weight has shape (", shape.out_channels, ", ",
-        shape.in_channels_per_group, ", ", shape.kernel_h, ", ", shape.kernel_w, ") and groups=", shape.groups,
+        shape.in_channels_per_group, ", ", shape.kernel_h, ", ", shape.kernel_w,
+        ") and groups=", shape.groups,
         ", but a linear layer needs one packed from (OUT, IN) or (OUT, IN, 1, 1) without groups.");
   auto out = std::make_shared<PreparedLinear>();
   out->in_features = shape.in_channels_per_group;

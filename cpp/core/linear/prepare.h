@@ -34,7 +34,8 @@ struct PreparedLinear {
   size_t bytes = 0;
 };
 
-// `packed`: portable bytes of a weight of shape (OUT, IN, 1, 1) without groups. Throws Error on anything else.
+// `packed`: portable bytes of a weight of shape (OUT, IN, 1, 1) without groups. Throws Error on anything
+// else.
 std::shared_ptr<const PreparedLinear> prepare_linear(const uint8_t* packed, size_t size,
                                                      const LinearKernels& kernels);
 

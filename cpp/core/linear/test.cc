@@ -23,7 +23,8 @@ WeightShape shape_of(const LinearGeometry& g) {
   return {g.out_features, g.in_features, 1, 1, 1};
 }
 
-// Every structure a linear layer may have: see Random::weight, and blocks of features that share their inputs.
+// Every structure a linear layer may have: see Random::weight, and blocks of features that share their
+// inputs.
 std::vector<float> draw_weight(Random& r, const LinearGeometry& g) {
   std::vector<float> w = r.weight(shape_of(g));
   const int kind = static_cast<int>(r.between(0, 5));
@@ -127,7 +128,8 @@ TEST_CASE("linear kernels: every set, every number of rows, every form") {
         const int width = panel.vectors * kernels->lanes;
         std::vector<float> bias(static_cast<size_t>(width), 0.0f), out(static_cast<size_t>(rows * width));
         for (int32_t f = 0; f < panel.features && !p.bias.empty(); ++f)
-          bias[static_cast<size_t>(f)] = p.bias[static_cast<size_t>(prepared->features[static_cast<size_t>(panel.first + f)])];
+          bias[static_cast<size_t>(f)] =
+              p.bias[static_cast<size_t>(prepared->features[static_cast<size_t>(panel.first + f)])];
         const LinearPanelArgs args{rows,
                                    x.data(),
                                    stride,
@@ -221,7 +223,8 @@ TEST_CASE("linear: another shape, a convolution's weight and damaged bytes are r
   const std::vector<float> w(24, 1.0f), x(24 * 20, 1.0f);
   std::vector<float> out(24 * 20);
   Serial serial;
-  const auto message = [&](const WeightShape& packed_shape, const LinearGeometry& g, size_t cut) -> std::string {
+  const auto message = [&](const WeightShape& packed_shape, const LinearGeometry& g,
+                           size_t cut) -> std::string {
     auto packed = pack_weight(w.data(), packed_shape);
     packed.resize(packed.size() - cut);
     LinearWeight weight;
@@ -238,7 +241,8 @@ TEST_CASE("linear: another shape, a convolution's weight and damaged bytes are r
   };
   for (const int64_t rows : {0, 1, 20}) {
     CHECK(message({6, 4, 1, 1, 1}, {rows, 4, 6}, 0).empty());
-    CHECK(message({6, 4, 1, 1, 1}, {rows, 6, 4}, 0).find("packed weight has shape (6, 4)") != std::string::npos);
+    CHECK(message({6, 4, 1, 1, 1}, {rows, 6, 4}, 0).find("packed weight has shape (6, 4)") !=
+          std::string::npos);
     CHECK(message({6, 2, 1, 2, 1}, {rows, 4, 6}, 0).find("(6, 2, 1, 2)") != std::string::npos);
     CHECK(message({6, 4, 1, 1, 2}, {rows, 4, 6}, 0).find("groups=2") != std::string::npos);
     CHECK(message({6, 4, 1, 1, 1}, {rows, 4, 6}, 1).find("truncated") != std::string::npos);

@@ -81,7 +81,8 @@ std::vector<uint32_t> choose_filter_order(const float* weight, const WeightShape
   std::iota(order.begin(), order.end(), 0);
   if (filters <= kBlockFilters) return order;
   const uint64_t words = (row_count + 63) / 64;
-  if (uint64_t{filters} * filters / 2 * words * static_cast<uint64_t>(shape.groups) > kMostWords) return order;
+  if (uint64_t{filters} * filters / 2 * words * static_cast<uint64_t>(shape.groups) > kMostWords)
+    return order;
   std::vector<uint32_t> best;
   int64_t before = 0, after = 0;
   for (int64_t g = 0; g < shape.groups; ++g) {
@@ -94,7 +95,8 @@ std::vector<uint32_t> choose_filter_order(const float* weight, const WeightShape
     after += rows_read(rows, found);
     for (const uint32_t f : found) best.push_back(static_cast<uint32_t>(first) + f);
   }
-  return 100 * after <= 98 * before ? best : order;
+  // Less is not worth it: per-kernel patterns lose a few percent of their rows by moving, and no time.
+  return 100 * after <= 90 * before ? best : order;
 }
 
 }  // namespace semisparse

@@ -10,7 +10,8 @@
 //   header, 64 bytes (PackedHeader)
 //   layout dense:    OC * IC/groups * KH * KW floats
 //   layout patterns: i = unsigned integer of index_bytes (2 or 4) bytes
-//     i   order[OC]                 order[position] = output channel; filters of one group stay together, those that
+//     i   order[OC]                 order[position] = output channel; filters of one group stay together,
+//     those that
 //                                   use the same rows side by side (filter_order.h)
 //     i   run_counts[OC]            runs of each filter, in that order
 //     i   run_patterns[runs]        pattern number; strictly increasing inside a filter

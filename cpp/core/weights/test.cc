@@ -95,7 +95,8 @@ std::vector<float> pattern_weight(Random& r, const WeightShape& s, int share, do
       if (f % share == 0) pattern[static_cast<size_t>(c)] = r.chance(kept) ? library[r.between(0, 7)] : 0;
       for (int t = 0; t < 9; ++t)
         if (pattern[static_cast<size_t>(c)] >> t & 1)
-          w[static_cast<size_t>((place[static_cast<size_t>(f)] * ic + c) * 9 + t)] = static_cast<float>(r.between(1, 99));
+          w[static_cast<size_t>((place[static_cast<size_t>(f)] * ic + c) * 9 + t)] =
+              static_cast<float>(r.between(1, 99));
     }
   return w;
 }
@@ -147,14 +148,16 @@ TEST_CASE("filters keep their places where moving them does not help") {
   const WeightShape s{64, 32, 3, 3, 1};
   CHECK(choose_filter_order(r.normals(s.elements()).data(), s) == identity);
   CHECK(choose_filter_order(pattern_weight(r, s, 4, 1.0, false).data(), s) == identity);
-  CHECK(choose_filter_order(std::vector<float>(static_cast<size_t>(s.elements()), 0.0f).data(), s) == identity);
+  CHECK(choose_filter_order(std::vector<float>(static_cast<size_t>(s.elements()), 0.0f).data(), s) ==
+        identity);
 }
 
 TEST_CASE("packed bytes of every scheme against int32 CSR") {
   Random r(5);
   const WeightShape s{128, 64, 3, 3, 1};
   const auto ratio = [&](const char* scheme, const WeightShape& shape, const std::vector<float>& w) {
-    const auto nonzeros = static_cast<size_t>(std::count_if(w.begin(), w.end(), [](float x) { return x != 0; }));
+    const auto nonzeros =
+        static_cast<size_t>(std::count_if(w.begin(), w.end(), [](float x) { return x != 0; }));
     const size_t csr = 8 * nonzeros + 4 * static_cast<size_t>(shape.out_channels + 1);
     const double value = static_cast<double>(pack_weight(w.data(), shape).size()) / static_cast<double>(csr);
     MESSAGE(scheme, ": packed / CSR = ", value);
@@ -164,7 +167,8 @@ TEST_CASE("packed bytes of every scheme against int32 CSR") {
   CHECK(ratio("8 patterns", s, pattern_weight(r, s, 1, 1.0, false)) <= 0.7);
   CHECK(ratio("8 patterns for 4 filters", s, pattern_weight(r, s, 4, 1.0, true)) <= 0.7);
   CHECK(ratio("8 patterns, connectivity 3.6x", s, pattern_weight(r, s, 1, 1 / 3.6, false)) <= 0.7);
-  CHECK(ratio("8 patterns for 4 filters, connectivity 3.6x", s, pattern_weight(r, s, 4, 1 / 3.6, true)) <= 0.7);
+  CHECK(ratio("8 patterns for 4 filters, connectivity 3.6x", s, pattern_weight(r, s, 4, 1 / 3.6, true)) <=
+        0.7);
 
   auto connectivity = r.normals(s.elements()), punched = connectivity, unstructured = connectivity;
   auto structured = connectivity;
