@@ -240,7 +240,7 @@ def test_senseless_arguments_never_crash(network):
             outcomes.add("ran")
         except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError) as error:
             outcomes.add(type(error).__name__)
-    assert outcomes >= {"ran", "RuntimeError", "ValueError"}
+    assert outcomes >= {"ran", "RuntimeError"}
 
 
 def test_text_in_arguments_is_never_code(path):

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from semisparse import _core, container
-from semisparse.graph import Graph, Input, TensorRef, TensorSpec, references
+from semisparse.graph import Graph, Input, Node, TensorRef, TensorSpec, references
 from semisparse.layers import LayerRecord
 from semisparse.runtime.operators import convolution_arguments
 from semisparse.runtime.plan import Plan, check_operators, trace
@@ -201,8 +201,8 @@ def _packed(
     packed = held if isinstance(held, _core.PackedWeight) else _core.PackedWeight(held)
     if (packed.shape, packed.groups) != (shape, groups):
         raise ValueError(
-            f"node {node.name!r} wants a weight of shape {shape} in {groups} groups, but {weight.name!r} holds "
-            f"{packed.shape} in {packed.groups}; write the file again with semisparse.save"
+            f"node {node.name!r} wants a weight of shape {shape} in {groups} groups, but {weight.name!r} "
+            f"holds {packed.shape} in {packed.groups}; write the file again with semisparse.save"
         )
     return packed
 

@@ -22,7 +22,7 @@ def test_masked(name, size, convolutions, separate):
     example = torch.randn(1, 3, *size)
     model = mask_randomly(randomise(getattr(models, name)()), example)
     fast = convert_and_compare(model, example, batch=2, strict=True)
-    # Every BatchNorm, every activation after a convolution or linear layer and every residual addition is gone.
+    # Every BatchNorm, every activation after a layer with weights and every residual addition is gone.
     assert operators(fast).count("conv2d.packed") == convolutions
     assert set(operators(fast)) == separate | {"conv2d.packed"}
     assert all(

@@ -72,6 +72,21 @@ def test_bad_calls(arguments, message):
         runtime.linear(**call)
 
 
+def test_results_go_where_they_are_wanted():
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape, dtype=np.float32) for shape in ((5, 4), (3, 4)))
+    packed, out = runtime.PackedWeight(runtime.pack_weight(weight)), np.full((5, 3), np.nan, np.float32)
+    assert runtime.linear(x, packed, out=out) is out
+    np.testing.assert_allclose(out, x @ weight.T, rtol=1e-5, atol=1e-5)
+    for wrong, message in [
+        (np.empty((5, 4), np.float32), r"`out` must have shape \(5, 3\)"),
+        (np.empty((3, 5), np.float32).T, "C-contiguous"),
+        (x.reshape(-1)[:15].reshape(5, 3), "must not share memory"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            runtime.linear(x, packed, out=wrong)
+
+
 def test_packing_a_matrix_with_groups_is_refused():
     with pytest.raises(ValueError, match="no groups"):
         runtime.pack_weight(W, 2)
