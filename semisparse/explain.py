@@ -195,7 +195,8 @@ def _layer(
     ms, ms_dense = times["sparse"][node.name], times["dense"][node.name]
     algorithm = chosen_algorithm(model, node, sizes.get(node.name, (0, 0)))
     packing = None
-    if node.op == PACKED_CONVOLUTION and record.weight_shape[0] >= _UNIT * _OF:
+    skips = node.op == PACKED_CONVOLUTION and algorithm != "depthwise"  # which multiplies zeros too
+    if skips and record.weight_shape[0] >= _UNIT * _OF:
         # t = fixed + filters * each, known for all filters and for a quarter of them.
         packing = min(max((_OF * times["thinned"][node.name] - ms) / (_OF - 1) / ms, 0.0), 1.0)
     density = (1 - record.weight_sparsity) * (1 - record.column_sparsity)
@@ -239,6 +240,8 @@ def _why(layer: LayerExplanation) -> list[str]:
     notes = []
     if layer.algorithm.startswith("winograd"):
         notes.append("Winograd skips whole kernels and whole tiles only")
+    if layer.algorithm == "depthwise":
+        notes.append("depthwise convolutions multiply zero weights like any others")
     if layer.packing is not None and layer.packing > 0.3:
         notes.append("packing the input takes as long as the arithmetic saved")
     if math.prod(layer.output_size or (1,)) < 100:
