@@ -29,6 +29,7 @@ class Const:
 X = Ref("x")  # replaced by the value under test
 ACTIVATED = dict(mask=Const(values=G.random((6, 10)) < 0.6), fill=Const(8), activation="silu", residual=X)
 VARIANCE = Const(values=G.random(8, dtype=np.float32))
+MATRIX = Const(values=runtime.pack_weight(G.standard_normal((5, 10, 1, 1), dtype=np.float32)))
 PACKED = Const(values=runtime.pack_weight(G.standard_normal((8, 8, 3, 3), dtype=np.float32)))
 CASES = {
     "semisparse.conv2d.packed": [
@@ -40,6 +41,10 @@ CASES = {
     "aten.conv2d.padding": [
         ((X, Const(6, 8, 3, 5), None, [1, 1], "same", [2, 1]), {}),
         ((X, Const(6, 8, 3, 2), Const(6), [2, 1], "valid"), {}),
+    ],
+    "semisparse.linear.default": [
+        ((X, MATRIX, [5, 10], Const(5)), {"activation": "silu"}),
+        ((X, MATRIX, [5, 10]), {}),
     ],
     "aten.linear.default": [((X, Const(5, 10), Const(5)), {}), ((X, Const(5, 10)), {})],
     "aten.matmul.default": [((X, Const(10, 7)), {}), ((X, Const(10)), {}), ((X, Const(8, 10, 6)), {})],
