@@ -185,7 +185,7 @@ def main() -> None:
         for engine, path in paths.items():
             regions = emulate(path, [engine, CACHE / "cases.npz"])
             for tag, name in enumerate(schemes):
-                if tag in regions and (engine == "semisparse" or tag == 0):
+                if tag in regions:
                     report(rows, f"{layer} {engine}, {name}", regions[tag], models)
     if options.network:
         files = [Path(file).resolve() for file in options.network]
