@@ -19,7 +19,7 @@
 namespace semisparse {
 namespace {
 
-constexpr Algorithm kAll[] = {Algorithm::automatic, Algorithm::im2col, Algorithm::direct,
+constexpr Algorithm kAll[] = {Algorithm::automatic, Algorithm::im2col,    Algorithm::direct,
                               Algorithm::winograd4, Algorithm::winograd2, Algorithm::depthwise};
 
 struct Settings {

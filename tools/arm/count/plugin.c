@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A qemu plugin that counts what an emulated program executes between two marks.
 //   cc -O2 -shared -fPIC -o plugin.so plugin.c && qemu-aarch64 -plugin ./plugin.so,out=FILE -d plugin PROGRAM
-// The program marks with an unused system call: syscall(5000, 0, 0) starts, syscall(5000, 1, tag) ends a region. For each
-// region FILE gets a line "region TAG" and, for every block of instructions that ran, "RUNS WORD WORD...": how often, and
-// its instructions in hexadecimal. Counts are exact for one thread of the program.
+// The program marks with an unused system call: syscall(5000, 0, 0) starts, syscall(5000, 1, tag) ends a
+// region. For each region FILE gets a line "region TAG" and, for every block of instructions that ran, "RUNS
+// WORD WORD...": how often, and its instructions in hexadecimal. Counts are exact for one thread of the
+// program.
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -17,10 +18,11 @@ struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 enum { kInlineAdd = 0 };
 typedef void (*translate_callback)(plugin_id, struct qemu_plugin_tb*);
-typedef void (*syscall_callback)(plugin_id, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
-                                 uint64_t, uint64_t);
+typedef void (*syscall_callback)(plugin_id, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+                                 uint64_t, uint64_t, uint64_t, uint64_t);
 void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, translate_callback);
-void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb*, int operation, void* counter, uint64_t amount);
+void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb*, int operation, void* counter,
+                                              uint64_t amount);
 void qemu_plugin_register_vcpu_syscall_cb(plugin_id, syscall_callback);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb*);
 struct qemu_plugin_insn* qemu_plugin_tb_get_insn(const struct qemu_plugin_tb*, size_t);
@@ -55,8 +57,8 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb* tb) {
   qemu_plugin_register_vcpu_tb_exec_inline(tb, kInlineAdd, &block->runs, 1);
 }
 
-static void on_syscall(plugin_id id, unsigned cpu, int64_t number, uint64_t what, uint64_t tag, uint64_t a3, uint64_t a4,
-                       uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
+static void on_syscall(plugin_id id, unsigned cpu, int64_t number, uint64_t what, uint64_t tag, uint64_t a3,
+                       uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
   (void)id, (void)cpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
   if (number != kMark) return;
   pthread_mutex_lock(&lock);
