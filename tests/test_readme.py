@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,20 +35,23 @@ def test_python_example(tmp_path, monkeypatch):
         "criterion": nn.CrossEntropyLoss(),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.001),
     }
-    (example,) = blocks("python")
+    example, board = blocks("python")
     exec(example, names)
     with torch.inference_mode():
         torch.testing.assert_close(names["y"], model.eval()(names["x"]), rtol=1e-4, atol=1e-4)
+    on_board = {"x": names["x"].numpy()}
+    exec(board, on_board)
+    np.testing.assert_allclose(on_board["y"], names["y"].detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_yaml_recipe(tmp_path):
     (text,) = blocks("yaml")
     (tmp_path / "recipe.yaml").write_text(text)
     layers = ss.Recipe.load(tmp_path / "recipe.yaml").resolve(resnet18())
-    assert layers["layer1.0.conv1"].columns.ratio == 0.4
-    assert layers["layer1.0.conv1"].columns.granularity == "run16"
-    assert layers["layer3.0.conv1"].columns.ratio == 0.3
-    assert "layer4.1.conv2" not in layers
+    assert layers["layer1.0.conv1"].scheme == "pattern" and layers["layer1.0.conv1"].connectivity == 0.5
+    assert layers["layer3.0.conv1"].connectivity == 0.72 and layers["layer3.0.conv1"].columns.ratio == 0.3
+    assert layers["layer3.0.downsample.0"].scheme == "block"
+    assert layers["layer4.1.conv2"].scheme == "dense"
 
 
 def test_every_named_file_exists():

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from semisparse import _core, container
 from semisparse.graph import Graph, Input, Node, TensorRef, TensorSpec, references
@@ -140,6 +139,8 @@ def load(path: str | os.PathLike) -> Network:
             nothing in it is executed.
         OSError: the file cannot be read.
     """
+    from safetensors import SafetensorError, safe_open  # only files need it, not the operators
+
     path = os.fspath(path)
     with open(path, "rb"):  # a missing or unreadable file is an OSError with the usual text
         pass

@@ -64,7 +64,8 @@ class FileSource:
 
         try:
             return Image.open(io.BytesIO(self.read(member))).convert("RGB")
-        except (UnidentifiedImageError, OSError, zipfile.BadZipFile) as error:
+        # Once imported, Ultralytics' Image.open looks for pi_heif where it cannot identify a picture.
+        except (UnidentifiedImageError, OSError, zipfile.BadZipFile, ModuleNotFoundError) as error:
             raise RuntimeError(
                 f"cannot decode {member!r} of {self.root}: {error}; replace or remove this picture"
             ) from error
