@@ -11,12 +11,12 @@ import semisparse as ss
 from semisparse._files import replace_atomically
 from semisparse.converted import ConvertedModel
 from semisparse.dense import dense, plain
-from semisparse.eval.latency import random_input
 from semisparse.eval.network import report
 from semisparse.eval.peers import ENGINES, Candidate, race
 from semisparse.eval.peers.main import show_progress
 from semisparse.images import image_shape, select
 from semisparse.info import collect
+from semisparse.latency import random_input
 from semisparse.tuning import tuning_path
 
 

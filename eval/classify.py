@@ -11,10 +11,10 @@ from torch import nn
 
 import semisparse as ss
 from semisparse.converted import ConvertedModel
-from semisparse.eval.latency import Comparison
 from semisparse.eval.peers import ENGINES, Candidate, race
 from semisparse.eval.result import Result, Row, write
 from semisparse.info import collect
+from semisparse.latency import Comparison
 from semisparse.train.data import ClassificationData, load_data
 from semisparse.train.engine import Accuracy, evaluate
 from semisparse.train.progress import Progress

@@ -16,9 +16,9 @@ import semisparse as ss
 from semisparse._files import replace_atomically
 from semisparse._table import print_table
 from semisparse.detection import Detector, check_detector
-from semisparse.eval.latency import Latency, compare, random_input
 from semisparse.eval.peers import ENGINES, Candidate, Race, race
 from semisparse.info import collect
+from semisparse.latency import Latency, compare, random_input
 from semisparse.sized import SizedModel
 from semisparse.train.data.detection import list_pictures, open_detection_data
 from semisparse.train.progress import Progress

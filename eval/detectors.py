@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from semisparse.eval.latency import random_input
+from semisparse.latency import random_input
 
 
 def random_detector(name: str, size: int, seed: int = 0) -> nn.Module:

@@ -22,9 +22,9 @@ from semisparse._table import text_table
 from semisparse.converted import pack_weight
 from semisparse.eval import imposed
 from semisparse.eval.imposed import Imposed
-from semisparse.eval.latency import Comparison, compare, random_input
 from semisparse.eval.peers import ENGINES, Candidate, Race, race
 from semisparse.info import collect
+from semisparse.latency import Comparison, compare, random_input
 from semisparse.masking import column_mask
 
 Call = Callable[[], object]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import semisparse as ss
 from semisparse.converted import ConvertedModel
 from semisparse.dense import plain
-from semisparse.eval.latency import random_input
 from semisparse.images import random_image, select
+from semisparse.latency import random_input
 from semisparse.train.models import make_classifier
 from semisparse.train.run import load_run
 

@@ -21,11 +21,11 @@ from semisparse._table import text_table
 from semisparse.converted import ConvertedModel
 from semisparse.eval import imposed
 from semisparse.eval.imposed import Imposed
-from semisparse.eval.latency import random_input
 from semisparse.eval.models import default_size, load_model
 from semisparse.eval.peers import ENGINES, Candidate, Race, race
 from semisparse.eval.peers.main import show_progress
 from semisparse.info import collect
+from semisparse.latency import random_input
 
 SETTINGS = (
     "dense",

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from semisparse._files import replace_atomically
 from semisparse._table import text_table
-from semisparse.eval.latency import random_input
 from semisparse.eval.models import default_size, load_model
 from semisparse.eval.peers.candidates import Candidate
 from semisparse.eval.peers.engines import ENGINES
 from semisparse.eval.peers.race import Race, race
 from semisparse.images import random_image
 from semisparse.info import collect
+from semisparse.latency import random_input
 
 
 def parser() -> argparse.ArgumentParser:

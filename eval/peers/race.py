@@ -25,10 +25,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from semisparse.eval.latency import Comparison, Latency, random_input
 from semisparse.eval.peers.candidates import TUNING, Candidate, write
 from semisparse.eval.peers.cores import choose_cores
 from semisparse.eval.peers.engines import engine
+from semisparse.latency import Comparison, Latency, random_input
 
 # A visit costs a process switch and cold caches: longer than in `latency.compare`.
 BURST_SECONDS = 60e-3

@@ -35,7 +35,7 @@ def main() -> None:
         return
     import torch
 
-    from semisparse.eval.latency import no_garbage_collection, timed
+    from semisparse.latency import no_garbage_collection, timed
 
     with torch.inference_mode(), no_garbage_collection():
         for command in sys.stdin:
@@ -47,9 +47,9 @@ def _prepare(name: str, directory: Path, threads: int, shape: list[int]):
     import torch
     from safetensors.numpy import load_file
 
-    from semisparse.eval.latency import random_input
     from semisparse.eval.peers.candidates import EXPECTED, difference, first_array, read
     from semisparse.eval.peers.engines import engine
+    from semisparse.latency import random_input
 
     torch.set_num_threads(threads)
     example = random_input(*shape)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from semisparse.eval import imposed
-from semisparse.eval.latency import fixed_threads
 from semisparse.eval.layers import RESNET18, SETTINGS, Layer, measure
+from semisparse.latency import fixed_threads
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

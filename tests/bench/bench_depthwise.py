@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from semisparse.converted import pack_weight
-from semisparse.eval.latency import compare, fixed_threads, random_input
 from semisparse.eval.peers.engines import onnxruntime
+from semisparse.latency import compare, fixed_threads, random_input
 
 # channels, side, kernel, stride
 LAYERS = (

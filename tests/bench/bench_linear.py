@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from semisparse.converted import pack_weight
-from semisparse.eval.latency import compare, fixed_threads, random_input
+from semisparse.latency import compare, fixed_threads, random_input
 
 LAYERS = ((512, 1000), (2048, 1000), (4096, 4096))
 # Fraction removed, and output features that share their inputs (a block-pruned layer).

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from semisparse.eval import imposed
-from semisparse.eval.latency import fixed_threads, random_input
 from semisparse.eval.models import random_network
 from semisparse.eval.network import PEERS, SETTINGS, measure
+from semisparse.latency import fixed_threads, random_input
 
 EIGHTFOLD = "pattern+group=4+connectivity=0.72"
 CASES = [

@@ -1,13 +1,13 @@
 """Latency suites for pytest-benchmark: `pytest tests/bench` on a quiet machine.
 
-pytest-benchmark times our operator. Comparisons are interleaved by `semisparse.eval.latency.compare` in
+pytest-benchmark times our operator. Comparisons are interleaved by `semisparse.latency.compare` in
 the same test and stored, like machine and versions, in `extra_info` (see `--benchmark-json`).
 """
 
 import pytest
 
-from semisparse.eval.latency import Comparison
 from semisparse.info import collect
+from semisparse.latency import Comparison
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 import semisparse as ss
-from semisparse.eval.latency import random_input
 from semisparse.eval.peers import ENGINES, Candidate, race
 from semisparse.eval.peers import main as command
 from semisparse.eval.peers.candidates import difference, first_array
@@ -19,6 +18,7 @@ from semisparse.eval.peers.cores import choose_cores
 from semisparse.eval.peers.engines import engine
 from semisparse.eval.peers.main import report
 from semisparse.eval.peers.race import _Worker
+from semisparse.latency import random_input
 
 # What has to be importable for an engine to run; the brief ones run in the default suite.
 MODULES = {

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from semisparse.eval.latency import Comparison, Latency, compare, fixed_threads, random_input
+from semisparse.latency import Comparison, Latency, compare, fixed_threads, random_input
 
 
 def test_latency_summary_is_in_milliseconds():
