@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -14,6 +15,9 @@
 namespace semisparse::python {
 
 namespace py = pybind11;
+using FloatArray = py::array_t<float, py::array::c_style>;
+using ByteArray = py::array_t<uint8_t, py::array::c_style>;
+using Pair = std::array<int64_t, 2>;  // vertical, horizontal
 
 inline std::string describe(const py::array& array) {
   return std::string(py::str(array.dtype())) + " of shape " +

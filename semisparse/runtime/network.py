@@ -25,8 +25,9 @@ class Network:
     """A converted network as a function of numpy arrays; what `load` returns.
 
     Calling it gives what `semisparse.load` gives with torch, to rounding: an array, or the tuple or
-    dictionary that the original model returned. The first call with an input shape plans its memory and is
-    slower. Safe to call from several threads; `set_num_threads` applies.
+    dictionary that the original model returned. Inputs may also be arrays of another library with DLPack,
+    such as torch's tensors, which are read where they lie. The first call with an input shape plans its
+    memory and is slower. Safe to call from several threads; `set_num_threads` applies.
 
     Attributes:
         layers: one `LayerRecord` per convolution or linear layer.
@@ -63,6 +64,7 @@ class Network:
         Raises:
             ValueError: an input has another type, dtype or shape than the network takes.
         """
+        inputs = tuple(map(_array, inputs))
         index = self._choose(inputs)
         graph = self._graphs[index]
         named = {expected.name: array for expected, array in zip(graph.inputs, inputs, strict=True)}
@@ -223,6 +225,22 @@ def _only_weight(graphs: tuple[Graph, ...], tensor: TensorRef) -> bool:
         if any(ref == tensor for ref in references(graph.output)):
             return False
     return True
+
+
+def _array(given: Any) -> Any:
+    """`given` as a numpy array that shares its memory; anything that cannot be one, as it is."""
+    if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
+        return given
+    try:
+        return np.from_dlpack(given)
+    except (
+        BufferError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # a GPU's, one with a gradient, bfloat16
+        raise ValueError(
+            f"a {type(given).__name__} was given that numpy cannot read: {error}; use np.asarray"
+        ) from error
 
 
 def _fits(expected: Input, given: Any) -> bool:

@@ -8,11 +8,13 @@ The first input of a shape runs operator by operator, which tells the shape of e
   computed where the result wants them;
 - all remaining results share one block of memory by liveness (`arena`).
 
-What is left for later inputs is the list of computing calls, their arguments bound.
+What is left for later inputs is the list of computing calls, their arguments bound. Those of cpp/core, which
+are nearly all, are made in sequence without Python.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from semisparse import _core
 from semisparse.graph import Graph, Node, Ref, TensorRef, references, transform
 from semisparse.runtime import arena
 from semisparse.runtime.operators import (
@@ -90,6 +93,15 @@ def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
+def _sequences(steps: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
+    """The same steps with neighbouring calls of cpp/core in one."""
+    joined: list[Callable[[], Any]] = []
+    for native, group in itertools.groupby(steps, lambda step: isinstance(step, _core.Call)):
+        calls = list(group)
+        joined += [_core.Sequence(calls)] if native else calls
+    return joined
+
+
 @dataclass
 class _Storage:
     """The memory of one computed value. `parent`: lies inside that of another, at `offset` bytes."""
@@ -115,7 +127,9 @@ class Plan:
         self.graph = graph
         self.tensors = tensors
         self._live: Values = dict(inputs)  # inputs and views of them, which change with every call
+        self._views: list[Node] = []  # of the inputs
         self._steps: list[Callable[[], Any]] = []
+        self._readers: list[tuple[_core.Call, str]] = []  # calls whose input is one of `_live`
         self._classify(values)
         self._join(values)
         self._build()
@@ -124,11 +138,18 @@ class Plan:
     def run(self, inputs: Values) -> Any:
         """The output for `inputs`; its arrays are the caller's."""
         self._live.update(inputs)
-        for step in self._steps:
-            step()
-        output = transform(self.graph.output, self._result)
-        self._live.update(dict.fromkeys(inputs))  # the caller's arrays are not kept alive
-        return output
+        try:
+            for node in self._views:
+                self._follow(node)
+            for call, name in self._readers:
+                call.rebind(self._live[name])
+            for step in self._steps:
+                step()
+            return transform(self.graph.output, self._result)
+        finally:  # the caller's arrays are not kept alive
+            self._live = dict.fromkeys(self._live)
+            for call, _ in self._readers:
+                call.rebind(None)
 
     def _result(self, leaf: Any) -> Any:
         if not isinstance(leaf, (Ref, TensorRef)):
@@ -234,34 +255,48 @@ class Plan:
                 continue
             refs = [ref.name for ref in references((node.args, node.kwargs)) if isinstance(ref, Ref)]
             follows_input = any(ref in self._live for ref in refs)
-            if name in self._live:  # a view of an input
-                self._steps.append(partial(self._follow, node))
+            if name in self._live:
+                self._views.append(node)
             elif name not in self._computing:
                 function, args, kwargs = call(node, self._fixed, self.tensors)
                 self._fixed[name] = function(*args, **kwargs)
             elif follows_input:
-                self._steps.append(partial(self._compute, node, self._fixed[name]))
+                self._steps.append(self._reader(node) or partial(self._compute, node, self._fixed[name]))
             else:
-                function, args, kwargs = call(node, self._fixed, self.tensors)
-                self._steps.append(self._bound(node, function, args, kwargs, self._fixed[name]))
+                self._steps.append(self._bound(node, self._fixed, self._fixed[name]))
+        self._steps = _sequences(self._steps)
 
-    @staticmethod
-    def _bound(node: Node, function: Callable, args: list, kwargs: dict, out: np.ndarray) -> Callable:
+    def _bound(self, node: Node, values: Values, out: np.ndarray) -> Callable:
+        function, args, kwargs = call(node, values, self.tensors)
         if node.op in VIEWS:  # a view that numpy cannot make: a copy at every call
             return lambda: np.copyto(out, function(*args, **kwargs))
         if function in BINDERS:
-            bound, in_place = BINDERS[function](*args, out=out, **kwargs)
-            if in_place:
+            bound = BINDERS[function](*args, out=out, **kwargs)
+            if bound is not None and bound.reads_in_place:
                 return bound
         return partial(function, *args, out=out, **kwargs)
+
+    def _reader(self, node: Node) -> _core.Call | None:
+        """The call of a node that reads an input, or a view of one, as its first argument only."""
+        refs = [ref.name for ref in references((node.args, node.kwargs)) if isinstance(ref, Ref)]
+        first = node.args[0] if node.args else None
+        if not isinstance(first, Ref) or sum(name in self._live for name in refs) > 1:
+            return None
+        if not isinstance(self._live[first.name], np.ndarray):
+            return None
+        like = np.empty_like(self._live[first.name], order="C")  # readable in place, as arrays usually are
+        bound = self._bound(node, {**self._fixed, first.name: like}, self._fixed[node.name])
+        if not isinstance(bound, _core.Call):
+            return None
+        self._readers.append((bound, first.name))
+        return bound
 
     def _follow(self, node: Node) -> None:
         function, args, kwargs = call(node, self._live, self.tensors)
         self._live[node.name] = function(*args, **kwargs)
 
     def _compute(self, node: Node, out: np.ndarray) -> None:
-        function, args, kwargs = call(node, {**self._fixed, **self._live}, self.tensors)
-        self._bound(node, function, args, kwargs, out)()
+        self._bound(node, {**self._fixed, **self._live}, out)()
 
     def _allocate(self) -> None:
         """Memory for every storage; `_fixed` gets the arrays."""

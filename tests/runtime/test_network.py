@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -146,6 +147,26 @@ def test_several_python_threads_at_once(detector, save):
 
 
 @pytest.mark.arm
+def test_tensors_are_read_where_they_lie(detector, save):
+    network = runtime.load(save(detector))
+    x = torch.from_numpy(images(1, 3, 32, 64))
+    expected = network(x.numpy())
+    assert np.array_equal(network(x), expected)
+    assert np.array_equal(network(x.contiguous(memory_format=torch.channels_last)), expected)
+    assert np.array_equal(network(x.flip(3).numpy()[..., ::-1]), expected)  # negative strides are copied
+
+
+def test_inputs_are_not_kept_alive(detector, save):
+    network = runtime.load(save(detector))
+    for _ in range(2):
+        x = images(1, 3, 32, 64)
+        network(x)
+        owner = weakref.ref(x)
+        del x
+        assert owner() is None
+
+
+@pytest.mark.arm
 def test_any_number_of_threads_gives_the_same(detector, save):
     network, x = runtime.load(save(detector)), images(2, 3, 32, 64)
     before = runtime.get_num_threads()
@@ -182,7 +203,9 @@ class TestErrors:
         "argument, message",
         [
             (np.zeros((1, 3, 32, 64)), r"float64; use x\.astype\(np\.float32\)"),
-            (torch.zeros(1, 3, 32, 64), "Tensor; use np.asarray"),
+            ([[0.0]], "list; use np.asarray"),
+            (torch.zeros(1, 3, 32, 64, requires_grad=True), "Tensor .*gradient.*; use np.asarray"),
+            (torch.zeros(1, 3, 32, 64, dtype=torch.bfloat16), "Tensor was given that numpy cannot read"),
             (np.zeros((1, 3, 32, 65), np.float32), r"\(>=1, 3, 32, 64\), but it is \(1, 3, 32, 65\)"),
             (np.zeros((3, 32, 64), np.float32), r"but it is \(3, 32, 64\)"),
         ],

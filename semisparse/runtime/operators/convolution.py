@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from semisparse import _core
-from semisparse.runtime.operators.registry import BINDERS, COMPUTE, REMEDY, pair, register
+from semisparse.runtime.operators.registry import REMEDY, native, pair
 
 
 def convolution_arguments(op: str, args: Sequence, kwargs: dict) -> dict[str, Any]:
@@ -34,21 +34,13 @@ def _named_padding(padding: str, kernel: tuple[int, int], dilation: int | Sequen
     return [size // 2 for size in total]
 
 
-def _bind_conv2d(
-    input, weight, bias, stride, padding, dilation, groups, mask, fill, activation, residual, out
+@native("semisparse.conv2d.packed semisparse.conv2d.default aten.conv2d aten.conv2d.padding")
+def conv2d(
+    *, input, weight, bias, stride, padding, dilation, groups, mask, fill, activation, residual, out=None
 ):
     if isinstance(padding, str):
         padding = _named_padding(padding, weight.shape[2:], dilation)
-    call = _core.Conv2dCall(
+    return _core.Conv2dCall(
         input, weight, bias, pair(stride), pair(padding), pair(dilation), groups, mask, fill, activation,
         residual, out,
     )  # fmt: skip
-    return call, call.reads_in_place(input, residual)
-
-
-@register(COMPUTE, "semisparse.conv2d.packed semisparse.conv2d.default aten.conv2d aten.conv2d.padding")
-def conv2d(*, out=None, **arguments):
-    return _bind_conv2d(**arguments, out=out)[0]()
-
-
-BINDERS[conv2d] = _bind_conv2d

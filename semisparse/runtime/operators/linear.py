@@ -5,17 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from semisparse import _core
-from semisparse.runtime.operators.registry import BINDERS, COMPUTE, Array, register, result_type
+from semisparse.runtime.operators.registry import COMPUTE, Array, native, register, result_type
 
 
-def _bind_packed_linear(input, weight, weight_shape, bias=None, *, activation="none", out):
-    call = _core.LinearCall(input, weight, bias, activation, out)
-    return call, call.reads_in_place(input)
-
-
-@register(COMPUTE, "semisparse.linear")
-def packed_linear(*args, out=None, **kwargs):
-    return _bind_packed_linear(*args, out=out, **kwargs)[0]()
+@native("semisparse.linear")
+def packed_linear(input, weight, weight_shape, bias=None, *, activation="none", out=None):
+    return _core.LinearCall(input, weight, bias, activation, out)
 
 
 @register(COMPUTE, "aten.linear")
@@ -42,6 +37,3 @@ def addmm(input, a, b, *, beta=1, alpha=1, out=None):
     if alpha != 1:
         np.multiply(y, alpha, out=y)
     return np.add(y, input if beta == 1 else input * np.float32(beta), out=y)
-
-
-BINDERS[packed_linear] = _bind_packed_linear

@@ -5,20 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from semisparse import _core
-from semisparse.runtime.operators.registry import BINDERS, COMPUTE, REMEDY, pair, register
+from semisparse.runtime.operators.registry import COMPUTE, REMEDY, native, pair, register
 
 
-def _bind_max_pool2d(input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False, *, out):
-    call = _core.MaxPool2dCall(
-        input, pair(kernel_size), pair(stride or kernel_size), pair(padding), pair(dilation), ceil_mode,
-        out,
-    )  # fmt: skip
-    return call, call.reads_in_place(input)
-
-
-@register(COMPUTE, "semisparse.max_pool2d aten.max_pool2d")
-def max_pool2d(*args, out=None, **kwargs):
-    return _bind_max_pool2d(*args, out=out, **kwargs)[0]()
+@native("semisparse.max_pool2d aten.max_pool2d")
+def max_pool2d(input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False, *, out=None):
+    return _core.MaxPool2dCall(
+        input, pair(kernel_size), pair(stride or kernel_size), pair(padding), pair(dilation), ceil_mode, out
+    )
 
 
 @register(COMPUTE, "aten.avg_pool2d")
@@ -77,6 +71,3 @@ def adaptive_avg_pool2d(input, output_size, *, out=None):
             ]
             np.mean(window, axis=(-2, -1), out=out[..., i, j])
     return out
-
-
-BINDERS[max_pool2d] = _bind_max_pool2d

@@ -15,8 +15,8 @@ REMEDY = "run this network with torch, by semisparse.load"
 COMPUTE: dict[str, Callable] = {}
 VIEWS: dict[str, Callable] = {}
 VALUES: dict[str, Callable] = {}
-# From a computing operator to the function that checks its arguments once and returns a call without any,
-# and whether that reads its input where it lies.
+# From a computing operator to what makes a `_core.Call` of its arguments, which plans make again and again
+# without Python; or None if only numpy can compute with these arguments.
 BINDERS: dict[Callable, Callable] = {}
 
 
@@ -25,6 +25,21 @@ def register(table: dict[str, Callable], names: str) -> Callable:
         for name in names.split():
             table[name if name.count(".") == 2 else f"{name}.default"] = function
         return function
+
+    return decorate
+
+
+def native(names: str, otherwise: Callable | None = None) -> Callable:
+    """Register computing operators that cpp/core has. The decorated function takes their arguments and
+    returns a `_core.Call`, or None to have numpy compute them by `otherwise`."""
+
+    def decorate(bind: Callable) -> Callable:
+        def compute(*args, out=None, **kwargs):
+            call = bind(*args, out=out, **kwargs)
+            return otherwise(*args, out=out, **kwargs) if call is None else call()
+
+        BINDERS[compute] = bind
+        return register(COMPUTE, names)(compute)
 
     return decorate
 

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolution, linear layer and max pooling as calls.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "arrays.h"
+#include "call.h"
+#include "core/conv2d/conv2d.h"
+#include "core/linear/linear.h"
+#include "core/max_pool/max_pool.h"
+#include "packed.h"
+
+namespace semisparse::python {
+namespace {
+
+class Conv2dCall final : public Call {
+ public:
+  Conv2dCall(const py::object& input, const py::object& weight, const py::object& bias, Pair stride,
+             Pair padding, Pair dilation, int64_t groups, const py::object& mask, const py::object& fill,
+             const std::string& activation, const py::object& residual, const py::object& out)
+      : input_(input) {
+    if (py::isinstance<Packed>(weight)) {
+      packed_owner_ = weight;
+      packed_ = weight.cast<Packed*>();
+      geometry_.weight = packed_->info.shape;
+      check(groups == 0 || groups == geometry_.weight.groups, "`groups` is ", groups,
+            ", but the weight was packed with groups = ", geometry_.weight.groups);
+    } else {
+      weight_ = float_weight(weight);
+      geometry_.weight = weight_shape(weight_, groups == 0 ? 1 : groups);
+    }
+    geometry_.batch = input_.size(0);
+    geometry_.in_h = input_.size(2);
+    geometry_.in_w = input_.size(3);
+    std::tie(geometry_.stride_h, geometry_.stride_w) = std::make_tuple(stride[0], stride[1]);
+    std::tie(geometry_.pad_h, geometry_.pad_w) = std::make_tuple(padding[0], padding[1]);
+    std::tie(geometry_.dilation_h, geometry_.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+    geometry_.validate();
+    check(input_.size(1) == geometry_.in_channels(), "`input` has ", input_.size(1),
+          " channels, but the weight expects ", geometry_.in_channels(),
+          " (IC/groups = ", geometry_.weight.in_channels_per_group, " times ", geometry_.weight.groups,
+          " groups)");
+
+    const int64_t channels = geometry_.out_channels(), out_h = geometry_.out_h(), out_w = geometry_.out_w();
+    output_ = output_array(out, {geometry_.batch, channels, out_h, out_w}, input_.array());
+    operands_.activation = parse_activation(activation);
+    operands_.output = output_.mutable_data();
+    if (!bias.is_none()) {
+      bias_ = contiguous<float>(bias, "bias", "float32 of shape (OC,)");
+      check_shape(bias_, "bias", {channels});
+      operands_.bias = bias_.data();
+    }
+    if (!fill.is_none()) {
+      fill_ = contiguous<float>(fill, "fill", "float32 of shape (OC,)");
+      check_shape(fill_, "fill", {channels});
+      operands_.fill = fill_.data();
+    }
+    if (!residual.is_none()) {
+      residual_ = contiguous<float>(residual, "residual", "float32 of the output's shape");
+      check_shape(residual_, "residual", {geometry_.batch, channels, out_h, out_w});
+      operands_.residual = residual_.data();
+    }
+    if (!mask.is_none()) {
+      mask_ = contiguous<bool>(mask, "mask", "bool of shape (OH, OW), True = computed");
+      check_shape(mask_, "mask", {out_h, out_w});
+      mask_bytes_ = reinterpret_cast<const uint8_t*>(mask_.data());
+    }
+    reads_in_place_ = input_.in_place(input) && (residual.is_none() || residual_.is(residual));
+  }
+
+  void run(Parallel& parallel) override {
+    Conv2dOperands operands = operands_;
+    operands.input = input_.tensor();
+    if (packed_ != nullptr)
+      conv2d(geometry_, packed_->prepared, packed_->bytes.data(), packed_->bytes.size(), mask_bytes_,
+             operands, parallel);
+    else
+      conv2d(geometry_, weight_.data(), mask_bytes_, operands, parallel);
+  }
+
+  void rebind(const py::object& input) override { input_.rebind(input); }
+
+ private:
+  Image input_;
+  FloatArray weight_, bias_, fill_, residual_;
+  py::array_t<bool, py::array::c_style> mask_;
+  py::object packed_owner_;
+  Packed* packed_ = nullptr;
+  const uint8_t* mask_bytes_ = nullptr;
+  Conv2dGeometry geometry_;
+  Conv2dOperands operands_;
+};
+
+class MaxPool2dCall final : public Call {
+ public:
+  MaxPool2dCall(const py::object& input, Pair kernel_size, Pair stride, Pair padding, Pair dilation,
+                bool ceil_mode, const py::object& out)
+      : input_(input) {
+    geometry_.batch = input_.size(0);
+    geometry_.channels = input_.size(1);
+    geometry_.in_h = input_.size(2);
+    geometry_.in_w = input_.size(3);
+    std::tie(geometry_.kernel_h, geometry_.kernel_w) = std::make_tuple(kernel_size[0], kernel_size[1]);
+    std::tie(geometry_.stride_h, geometry_.stride_w) = std::make_tuple(stride[0], stride[1]);
+    std::tie(geometry_.pad_h, geometry_.pad_w) = std::make_tuple(padding[0], padding[1]);
+    std::tie(geometry_.dilation_h, geometry_.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+    geometry_.ceil_mode = ceil_mode;
+    geometry_.validate();
+    output_ = output_array(out, {geometry_.batch, geometry_.channels, geometry_.out_h(), geometry_.out_w()},
+                           input_.array());
+    result_ = output_.mutable_data();
+    reads_in_place_ = input_.in_place(input);
+  }
+
+  void run(Parallel& parallel) override { max_pool2d(geometry_, input_.tensor(), result_, parallel); }
+
+  void rebind(const py::object& input) override { input_.rebind(input); }
+
+ private:
+  Image input_;
+  float* result_ = nullptr;
+  MaxPool2dGeometry geometry_;
+};
+
+class LinearCall final : public Call {
+ public:
+  LinearCall(const py::object& input, const py::object& weight, const py::object& bias,
+             const std::string& activation, const py::object& out)
+      : input_(take(input)), packed_owner_(weight), packed_(weight.cast<Packed*>()) {
+    const WeightShape& shape = packed_->info.shape;
+    check(shape.taps() == 1 && shape.groups == 1, "`weight` was packed from shape ",
+          std::string(py::str(shape_tuple(shape))), " with groups = ", shape.groups,
+          ", but a linear layer needs one packed from (OUT, IN) or (OUT, IN, 1, 1)");
+    check(input_.ndim() >= 1 && input_.shape(input_.ndim() - 1) == shape.in_channels_per_group,
+          "`input` must have ", shape.in_channels_per_group, " features in its last dimension; got ",
+          describe(input_));
+    geometry_ = {1, shape.in_channels_per_group, shape.out_channels};
+    shape_.assign(input_.shape(), input_.shape() + input_.ndim());
+    std::vector<int64_t> result = shape_;
+    result.back() = shape.out_channels;
+    for (size_t axis = 0; axis + 1 < result.size(); ++axis) geometry_.rows *= result[axis];
+    output_ = output_array(out, result, input_);
+    operands_.input = input_.data();
+    operands_.row_stride = geometry_.in_features;
+    operands_.activation = parse_activation(activation);
+    operands_.output = output_.mutable_data();
+    reads_in_place_ = input_.is(input);
+    if (bias.is_none()) return;
+    bias_ = contiguous<float>(bias, "bias", "float32 of shape (OUT,)");
+    check_shape(bias_, "bias", {geometry_.out_features});
+    operands_.bias = bias_.data();
+  }
+
+  void run(Parallel& parallel) override {
+    check(operands_.input != nullptr, "the call has no input at present: rebind it to one.");
+    linear(geometry_, packed_->linear, packed_->bytes.data(), packed_->bytes.size(), operands_, parallel);
+  }
+
+  void rebind(const py::object& input) override {
+    if (input.is_none()) {
+      input_ = FloatArray();
+      operands_.input = nullptr;
+      return;
+    }
+    const FloatArray array = take(input);
+    check_shape(array, "input", shape_);
+    input_ = array;
+    operands_.input = input_.data();
+  }
+
+ private:
+  static FloatArray take(const py::object& input) {
+    return contiguous<float>(input, "input", "float32 of shape (..., IN)");
+  }
+
+  FloatArray input_, bias_;
+  py::object packed_owner_;
+  Packed* packed_;
+  std::vector<int64_t> shape_;
+  LinearGeometry geometry_;
+  LinearOperands operands_;
+};
+
+}  // namespace
+
+void define_layer_calls(py::module_& m) {
+  using Object = const py::object&;
+  py::class_<Conv2dCall, Call>(m, "Conv2dCall")
+      .def(py::init<Object, Object, Object, Pair, Pair, Pair, int64_t, Object, Object, const std::string&,
+                    Object, Object>(),
+           py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("stride"), py::arg("padding"),
+           py::arg("dilation"), py::arg("groups"), py::arg("mask"), py::arg("fill"), py::arg("activation"),
+           py::arg("residual"), py::arg("out"));
+  py::class_<LinearCall, Call>(m, "LinearCall")
+      .def(py::init<Object, Object, Object, const std::string&, Object>(), py::arg("input"),
+           py::arg("weight"), py::arg("bias"), py::arg("activation"), py::arg("out"));
+  py::class_<MaxPool2dCall, Call>(m, "MaxPool2dCall")
+      .def(py::init<Object, Pair, Pair, Pair, Pair, bool, Object>(), py::arg("input"), py::arg("kernel_size"),
+           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("out"));
+}
+
+}  // namespace semisparse::python
