@@ -21,7 +21,6 @@ from torch import nn
 from semisparse.recipe import SCHEMES, Columns, LayerRecipe, Recipe
 from semisparse.train.sparsifier import Sparsifier
 
-_NOW = {"begin": 0.0, "end": 0.0}  # everything from the first step on
 _COLUMN_FIELDS = {field.name for field in dataclasses.fields(Columns)} - {"ratio", "begin", "end", "every"}
 _LAYER_FIELDS = {field.name for field in dataclasses.fields(LayerRecipe)} - {
     "columns",
@@ -56,13 +55,13 @@ def parse(text: str) -> Imposed:
     if label == "dense":
         return Imposed(label, Recipe())
     if label in Recipe.shipped() or Path(text).is_file():
-        return Imposed(Path(text).stem, _at_once(Recipe.load(text)))
+        return Imposed(Path(text).stem, Recipe.load(text).at_once())
     entries: dict = {}
     for rule in filter(None, label.split(";")):
         kind, colon, items = rule.rpartition(":")
         entries[f"_{kind}" if colon else "_default"] = _settings(items, text)
     try:
-        return Imposed(label, _at_once(Recipe(entries)))
+        return Imposed(label, Recipe(entries).at_once())
     except ValueError as error:
         raise ValueError(f"imposed sparsity {text!r}: {error}") from None
 
@@ -135,23 +134,3 @@ def _value(text: str) -> object:
         except ValueError:
             pass
     return {"true": True, "false": False}.get(text.lower(), text)
-
-
-def _at_once(recipe: Recipe) -> Recipe:
-    """The recipe without schedules, with the quickest way to choose: what is timed stays the same."""
-    entries = recipe.to_dict()
-    for name, settings in entries.items():
-        if name == "_skip":
-            continue
-        if name == "_default" or "method" in settings:
-            settings["method"] = "magnitude"
-            settings.pop("rho", None)
-            settings.pop("strength", None)
-        if name == "_default" or "reorder" in settings:
-            settings["reorder"] = False
-        if name == "_default" or "begin" in settings or "end" in settings:
-            settings |= _NOW
-        if "columns" in settings:
-            settings["columns"] = settings["columns"] | _NOW | {"criterion": "coherent_random"}
-    entries.setdefault("_default", {"method": "magnitude", "reorder": False, **_NOW})
-    return Recipe(entries)

@@ -122,6 +122,13 @@ def _app():
 
         run(context.args)
 
+    @app.command(context_settings=_PASS_THROUGH, add_help_option=False)
+    def granularity(context: typer.Context) -> None:
+        """Which units of columns does this machine skip best? Into a recipe (--help: options)."""
+        from semisparse.eval.granularity import main as run
+
+        run(context.args)
+
     @app.command()
     def explain(
         model: Annotated[str, typer.Argument(help=_MODEL_HELP)],

@@ -40,7 +40,8 @@ from semisparse._files import replace_atomically
 
 SCHEMES = ("dense", "pattern", "block_punched", "block", "structured", "unstructured")
 BOX_SCHEMES = SCHEMES[2:]  # what is removed are boxes of weights, a `ratio` of them
-GRANULARITIES = ("pixel", "run4", "run8", "run16", "tile4x4")
+GRANULARITIES = ("pixel", "run4", "run8", "run16", "tile4x4")  # the finest first
+AUTO = "auto"  # the finest that is about as fast as the fastest, measured when training begins
 CRITERIA = ("saliency", "coherent_random", "random")
 METHODS = ("admm", "magnitude", "reweighted")
 SCOPES = ("layer", "global")
@@ -69,7 +70,9 @@ class Columns:
         ratio: fraction of the columns removed in the end, in [0, 1).
         granularity: what is removed together: `pixel`; `run4`, `run8`, `run16` (aligned runs of consecutive
             columns, row-major, as they lie in the im2col matrix); `tile4x4` (aligned squares of output
-            pixels).
+            pixels). `auto`: of these, for each layer, the finest that is about as fast as the fastest on the
+            machine where training begins, measured there (`semisparse.train.columns.automatic`); `semisparse
+            granularity` measures without training, for instance on the machine that is deployed to.
         criterion: `saliency` (learned), `coherent_random` (Grimaldi et al. 2023) or `random`.
         begin, end: when removal starts and when masks freeze, as fractions of the training steps.
         initial: fraction removed at `begin`.
@@ -336,6 +339,35 @@ class Recipe:
             settings[key] = _yaml().safe_load(value)
         return Recipe(entries)
 
+    def with_granularities(self, granularities: Mapping[str, str]) -> Recipe:
+        """A recipe that names the column granularity of some layers, by layer name."""
+        entries = self.to_dict()
+        for name, granularity in granularities.items():
+            settings = entries.setdefault(name, {})
+            settings["columns"] = {**settings.get("columns", {}), "granularity": granularity}
+        return Recipe(entries)
+
+    def at_once(self) -> Recipe:
+        """The same sparsity without schedules, by the quickest way to choose: weights by magnitude, columns
+        at random. What it makes of a network takes as long to run as what training would make of it."""
+        entries = self.to_dict()
+        now = {"begin": 0.0, "end": 0.0}  # everything from the first step on
+        for name, settings in entries.items():
+            if name == "_skip":
+                continue
+            if name == "_default" or "method" in settings:
+                settings["method"] = "magnitude"
+                settings.pop("rho", None)
+                settings.pop("strength", None)
+            if name == "_default" or "reorder" in settings:
+                settings["reorder"] = False
+            if name == "_default" or "begin" in settings or "end" in settings:
+                settings |= now
+            if "columns" in settings:
+                settings["columns"] = settings["columns"] | now | {"criterion": "coherent_random"}
+        entries.setdefault("_default", {"method": "magnitude", "reorder": False, **now})
+        return Recipe(entries)
+
     # -- data -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings; `Recipe(recipe.to_dict()) == recipe`."""
@@ -463,7 +495,7 @@ def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
     for key in ("rho", "strength"):
         if not _number(f"{name}: {key}", getattr(layer, key)) > 0:
             raise ValueError(f"{name}: {key} is {getattr(layer, key)}, expected a number above 0")
-    _choice(f"{name}: columns.granularity", column.granularity, GRANULARITIES)
+    _choice(f"{name}: columns.granularity", column.granularity, (*GRANULARITIES, AUTO))
     _choice(f"{name}: columns.criterion", column.criterion, CRITERIA)
     for key, value in (
         ("ratio", layer.ratio),

@@ -88,8 +88,8 @@ class _Run:
         if resumed:
             self._restore(resumed)
         self.directory.mkdir(parents=True, exist_ok=True)
-        if recipe is not None and distributed.rank() == 0:
-            recipe.save(self.directory / "recipe.yaml")
+        if self.sparsifier is not None and distributed.rank() == 0:
+            self.sparsifier.recipe.save(self.directory / "recipe.yaml")
         return self._train()
 
     def _resumed(self) -> dict | None:
@@ -110,12 +110,15 @@ class _Run:
         from semisparse.recipe import Recipe
 
         recipe = Recipe.load(self.args.recipe).override(*self.args.set)
-        if resumed and resumed.get("recipe") != recipe.to_dict():
+        if not resumed:
+            return recipe
+        begun = resumed.get("sparsifier") or {}
+        if recipe.to_dict() not in [begun.get(key) for key in ("recipe", "asked")]:
             raise ValueError(
                 f"--recipe {self.args.recipe} differs from the recipe of the run to resume; "
                 "use that one, or start a new run in another --output-dir"
             )
-        return recipe
+        return Recipe(begun["recipe"])  # names what was chosen where the recipe asked for says `auto`
 
     def _data(self) -> ClassificationData:
         args, shown = self.args, -1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -12,6 +13,7 @@ from semisparse.recipe import Recipe
 from semisparse.statistics import output_sizes
 
 from . import distributed
+from .columns.automatic import Choice, fix_granularity
 from .columns.criteria import RandomCriterion, SaliencyCriterion
 from .columns.granularity import make_mask
 from .columns.schedule import scheduled_ratio
@@ -39,14 +41,16 @@ class Sparsifier:
         model: the network to train; masks (all True at first) are attached to its convolutions.
         recipe: what to arrange. It is checked against the model here, before any training.
         example_input: a batch (N, C, H, W) of the size to train at: masks belong to this size. One forward
-            pass in eval mode finds the layers' output sizes.
+            pass in eval mode finds the layers' output sizes. Where the recipe says `granularity: auto`,
+            layers are timed at this size: the sparsifier's own `recipe` names what was chosen, and `choices`
+            says what was measured.
         total_steps: number of optimiser steps of the whole training, which the recipe's `begin` and `end` are
             fractions of. Without it there is no schedule: every `step` selects masks at the full ratio (ADMM
             updates its variables at the full penalty instead), and they freeze in `finalize`.
         seed: of the random criteria; rank 0's counts.
 
     Raises ValueError if recipe and model do not fit, or if a layer named in it is not used in the forward
-    pass.
+    pass; RuntimeError if a granularity is `auto` and the layer cannot be timed here.
     """
 
     def __init__(
@@ -66,10 +70,12 @@ class Sparsifier:
         if total_steps is not None and total_steps < 1:
             raise ValueError(f"total_steps is {total_steps}, expected at least 1, or None for no schedule")
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-        self.recipe, self.total_steps = recipe, total_steps
+        self.asked, self.total_steps = recipe, total_steps
         self.steps = 0
-        layers = recipe.resolve(self.model)
-        calls = _calls(self.model, layers, example_input)
+        calls = _calls(self.model, recipe.resolve(self.model), example_input)
+        self.choices: dict[str, Choice]
+        self.recipe, self.choices = fix_granularity(self.model, recipe, example_input)
+        layers = self.recipe.resolve(self.model)
         sparse = {name: layer for name, layer in layers.items() if layer.sparse_weights}
         positions = {name: sum(count for _, count in calls[name]) for name in sparse}
         self.weights = WeightSparsity(self.model, sparse, total_steps, positions)
@@ -210,6 +216,8 @@ class Sparsifier:
             "steps": self.steps,
             "total_steps": self.total_steps,
             "recipe": self.recipe.to_dict(),
+            "asked": self.asked.to_dict(),
+            "choices": {name: dataclasses.asdict(choice) for name, choice in self.choices.items()},
             "frozen": sorted(self.frozen),
             "ratios": dict(self._ratios),
             "masks": self.masks(),
@@ -219,7 +227,7 @@ class Sparsifier:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue exactly where `state_dict()` was taken.
+        """Continue exactly where `state_dict()` was taken, also with the granularities that were chosen then.
 
         Raises ValueError, before anything is changed, if it belongs to another recipe, model or input size.
         """
@@ -228,7 +236,8 @@ class Sparsifier:
                 f"the sparsifier's state has version {state.get('version')!r}, this one reads {VERSION}; "
                 "continue with the version of semisparse that wrote it"
             )
-        if Recipe(state["recipe"]) != self.recipe:
+        recipe, asked = Recipe(state["recipe"]), Recipe(state.get("asked", state["recipe"]))
+        if self.recipe != recipe and self.asked != asked:
             raise ValueError(
                 "the sparsifier's state belongs to another recipe; construct it with the recipe that "
                 "the run began with"
@@ -247,6 +256,10 @@ class Sparsifier:
                 f"{self.sizes.get(different)}; use the same model and input size"
             )
         self.weights.check_state_dict(state["weights"])
+        self.recipe, self.asked = recipe, asked
+        self.choices = {name: Choice(**choice) for name, choice in state.get("choices", {}).items()}
+        layers = recipe.resolve(self.model)
+        self.columns = {name: layers[name].columns for name in self.columns}
         self.steps = state["steps"]
         self.weights.load_state_dict(state["weights"])
         self._ratios = dict(state["ratios"])
@@ -299,6 +312,7 @@ class Sparsifier:
             lines.append(
                 f"{name:<{width}}  {size:>9}  {int((~mask).sum()):>6} of {mask.numel():<6} columns removed "
                 f"({c.ratio:g} {c.granularity} {c.criterion}, {c.begin:g}..{c.end:g})"
+                + (f"  {self.choices[name]}" if name in self.choices else "")
             )
         return "\n".join(lines)
 

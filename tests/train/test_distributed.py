@@ -15,7 +15,7 @@ RECIPE = {
     "_default": {"columns": {"ratio": 0.3, "begin": 0.0, "end": 0.8, "every": 2}},
     "a.0": {"scheme": "pattern", "group": 4, "connectivity": 0.5, "end": 0.8, "every": 2},
     "b.0": {"scheme": "unstructured", "ratio": 0.7, "method": "magnitude", "end": 0.8, "every": 2}
-    | {"columns": {"criterion": "coherent_random"}},
+    | {"columns": {"criterion": "coherent_random", "granularity": "auto"}},
     "point": {"scheme": "block", "block": [4, 4], "ratio": 0.5, "method": "reweighted", "end": 0.8}
     | {"columns": None},
     "fc": {"scheme": "unstructured", "ratio": 0.5, "method": "reweighted", "end": 0.8},
@@ -80,6 +80,8 @@ def test_ranks_hold_the_same_masks_learned_from_all_of_their_data(tmp_path):
     assert [row["step"] for row in zero["log"] if "faded" in row] == [4]
     left = sum(int(zero["model"][f"{name}.weight"].count_nonzero()) for name in ("point", "fc"))
     assert left < 0.7 * (12 * 12 + 4 * 12)
+    assert zero["state"]["choices"] == one["state"]["choices"] and list(zero["state"]["choices"]) == ["b.0"]
+    assert zero["state"]["recipe"] == one["state"]["recipe"] != zero["state"]["asked"]
     averages = [state["state"]["criteria"]["saliency"]["average"]["a.0"] for state in (zero, one)]
     assert torch.equal(*averages) and averages[0].sum() > 0
     assert (
