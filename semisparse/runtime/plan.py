@@ -280,11 +280,10 @@ class Plan:
         """The call of a node that reads an input, or a view of one, as its first argument only."""
         refs = [ref.name for ref in references((node.args, node.kwargs)) if isinstance(ref, Ref)]
         first = node.args[0] if node.args else None
-        if not isinstance(first, Ref) or sum(name in self._live for name in refs) > 1:
+        given = self._live.get(first.name) if isinstance(first, Ref) else None
+        if not isinstance(given, np.ndarray) or sum(name in self._live for name in refs) > 1:
             return None
-        if not isinstance(self._live[first.name], np.ndarray):
-            return None
-        like = np.empty_like(self._live[first.name], order="C")  # readable in place, as arrays usually are
+        like = np.empty_like(given, order="C")  # readable in place, as arrays usually are
         bound = self._bound(node, {**self._fixed, first.name: like}, self._fixed[node.name])
         if not isinstance(bound, _core.Call):
             return None

@@ -89,6 +89,19 @@ def test_memory_is_shared_by_liveness(save):
     assert network.arena_bytes() == 2 * 4 * 8 * 16 * 16
 
 
+def test_an_input_is_read_wherever_it_is_an_argument(save):
+    """First, as a residual, twice, as a view."""
+
+    def function(self, x):
+        y = self.conv(x[:, :, 1:]) + x[:, :, 1:]
+        return torch.relu(self.conv(y) + x[:, :, 1:]) + x[:, :, :-1] * x[:, :, :-1]
+
+    converted = ss.convert(Net(function, conv=nn.Conv2d(4, 4, 3, padding=1)), torch.randn(2, 4, 9, 8))
+    network = runtime.load(save(converted))
+    for batch in (1, 2):
+        compare(network, converted, images(batch, 4, 9, 8))
+
+
 def test_results_are_the_callers(detector, save):
     network = runtime.load(save(detector))
     x = images(1, 3, 32, 64)
