@@ -42,7 +42,7 @@ SCHEMES = ("dense", "pattern", "block_punched", "block", "structured", "unstruct
 BOX_SCHEMES = SCHEMES[2:]  # what is removed are boxes of weights, a `ratio` of them
 GRANULARITIES = ("pixel", "run4", "run8", "run16", "tile4x4")  # the finest first
 AUTO = "auto"  # the finest that is about as fast as the fastest, measured when training begins
-CRITERIA = ("saliency", "coherent_random", "random")
+CRITERIA = ("saliency", "held_out", "coherent_random", "random")
 METHODS = ("admm", "magnitude", "reweighted")
 SCOPES = ("layer", "global")
 AXES = ("filters", "channels", "both")
@@ -73,7 +73,8 @@ class Columns:
             pixels). `auto`: of these, for each layer, the finest that is about as fast as the fastest on the
             machine where training begins, measured there (`semisparse.train.columns.automatic`); `semisparse
             granularity` measures without training, for instance on the machine that is deployed to.
-        criterion: `saliency` (learned), `coherent_random` (Grimaldi et al. 2023) or `random`.
+        criterion: `saliency` (learned), `held_out` (candidates, learned and random ones, compared on batches
+            that are not trained on), `coherent_random` (Grimaldi et al. 2023) or `random`.
         begin, end: when removal starts and when masks freeze, as fractions of the training steps.
         initial: fraction removed at `begin`.
         every: optimiser steps between two selections of the mask; None leaves it to the criterion.
@@ -322,6 +323,11 @@ class Recipe:
                 f"the recipe's expression {name!r} matches no layer as a whole; the model's layers are "
                 f"{known}"
             )
+
+    @property
+    def removes_columns(self) -> bool:
+        """Whether any entry removes columns. Whether a model has such layers, `resolve` says."""
+        return any(settings.get("columns", {}).get("ratio", 0) > 0 for settings in self._entries.values())
 
     def override(self, *assignments: str) -> Recipe:
         """A recipe with fields of `_default` replaced: `override("columns.ratio=0.3", "columns.begin=0")`."""

@@ -14,6 +14,11 @@ inside the checkpoint's network, as `sparsity`, so `last.pt` alone resumes and `
 Loading either needs semisparse installed, since the network's class is `SparseDetectionModel`. Ultralytics
 resumes from the averaged weights in half precision; masks and schedule continue exactly.
 
+**Where pictures lie.** A mask belongs to positions on the canvas, letterbox padding included, which costs
+nothing to remove. Augmentation that moves pictures there (mosaic, scale, translate, ...) hides from the
+criterion what is padding, and puts objects where nothing is computed. So with a recipe that removes columns
+those options are off unless they are given; flips stay.
+
 **Image sizes.** Column masks belong to the training size, `imgsz` x `imgsz`; validation while training uses
 it too. At other sizes, and for rectangular batches, a trained network resamples its masks to the layers'
 output sizes; `semisparse.masking.set_other_sizes(model, "dense")` computes everything instead. A converted
@@ -77,6 +82,8 @@ __all__ = [
 ]
 
 Size = int | tuple[int, int]
+# Options of Ultralytics that move or mix pictures on the canvas.
+_MOVING = ("mosaic", "mixup", "cutmix", "degrees", "translate", "scale", "shear", "perspective")
 _MERGED = (RepConv, RepVGGDW, Conv2)  # blocks whose branches Ultralytics adds up for deployment
 
 
@@ -126,7 +133,8 @@ class SparseDetectionTrainer(DetectionTrainer):
     `recipe` is a `Recipe`, its dictionary, a YAML file or the name of a shipped one. Everything else is
     Ultralytics': `distill_model` distils from a dense network, `resume` continues (the recipe comes from the
     checkpoint). A last layer of the head, DFL, and branches that are merged for deployment stay dense unless
-    the recipe names them. `best.pt` is chosen among epochs at full sparsity only.
+    the recipe names them. `best.pt` is chosen among epochs at full sparsity only. If columns are removed,
+    pictures stay in their place: augmentation that moves them is off unless its option is given.
 
     Raises:
         ValueError: no recipe, or one that does not fit the network; a network of another task; options that
@@ -141,6 +149,8 @@ class SparseDetectionTrainer(DetectionTrainer):
         self.recipe = self._recipe(given, getattr(self.args, "recipe", None))
         # Part of the arguments from here on: checkpoints keep them, and DDP hands them to its processes.
         self.args.recipe = self.recipe.to_dict()
+        if not self.resume and self.recipe.removes_columns:
+            self._keep_in_place(set(overrides))
         for name, why in (
             ("multi_scale", "column masks belong to one image size"),
             ("time", "the schedule needs the number of epochs"),
@@ -170,6 +180,16 @@ class SparseDetectionTrainer(DetectionTrainer):
                 "the recipe differs from that of the run to resume; leave it out, or start a new run"
             )
         return Recipe(stored)
+
+    def _keep_in_place(self, given: set[str]) -> None:
+        """Switch off what moves pictures on the canvas, except options that the user gave."""
+        moving = [name for name in _MOVING if name not in given and getattr(self.args, name, 0)]
+        for name in moving:
+            setattr(self.args, name, 0.0)
+        if moving and RANK in (-1, 0):
+            LOGGER.info(
+                f"column masks belong to positions: {', '.join(moving)} set to 0; name them to move pictures"
+            )
 
     @property
     def network(self) -> nn.Module:

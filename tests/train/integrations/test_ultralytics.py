@@ -279,6 +279,18 @@ def test_only_epochs_at_full_sparsity_become_best(train, monkeypatch):
     assert trainer.best_fitness == 0.2 and trainer.stopper.best_epoch == 2 and trainer.epoch == 2
 
 
+def test_pictures_stay_in_their_place_where_columns_are_removed(data, tmp_path):
+    settings = {"data": str(data), "model": str(yolo.network(tmp_path)), "project": str(tmp_path)}
+
+    def arguments(recipe, **options):
+        args = integration.SparseDetectionTrainer(overrides={**settings, "recipe": recipe, **options}).args
+        return args.mosaic, args.scale, args.translate, args.fliplr
+
+    assert arguments("pattern") == (1.0, 0.5, 0.1, 0.5)  # Ultralytics' own values
+    assert arguments("columns20") == (0, 0, 0, 0.5)
+    assert arguments("pattern+columns", scale=0.2) == (0, 0.2, 0, 0.5)
+
+
 def test_penalty_reaches_the_weights(train, monkeypatch):
     name = "model.1.conv.weight"
     start = {}
@@ -317,6 +329,7 @@ def test_distributed_processes_get_the_recipe(data, tmp_path):
         cfg=config, overrides=pickle.loads(pickle.dumps(vars(parent.args)))
     )
     assert child.recipe == parent.recipe == Recipe.load("columns20")
+    assert child.args.mosaic == parent.args.mosaic == 0
     assert pickle.loads(pickle.dumps(type(parent))) is type(child)
 
 
