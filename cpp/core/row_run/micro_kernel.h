@@ -100,8 +100,11 @@ struct MicroKernel {
     if constexpr (S::rows_per_step > 1) __builtin_prefetch(weights + 512);
   }
 
-  static __attribute__((noinline)) void block(const Rows from, const RunBlock& runs, const float* init,
+  // `source` by reference, and copied: by value, its copy on the stack would be read with other widths than
+  // it was written with, and a load that no store can be forwarded to waits for all stores before it.
+  static __attribute__((noinline)) void block(const Rows& source, const RunBlock& runs, const float* init,
                                               float* sums, size_t stride) {
+    const Rows from = source;
     Reg acc[kBlockFilters][V];
     if (init != nullptr) {
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) {
@@ -109,8 +112,11 @@ struct MicroKernel {
         SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[f][v] = value;
       }
     } else {
-      SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) SEMISPARSE_UNROLL for (int v = 0; v < V; ++v)
-          acc[f][v] = S::load(sums + f * stride + v * S::lanes);
+      const float* from_sums = sums;
+      SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f, from_sums += stride) {
+        asm("" : "+r"(from_sums));
+        SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[f][v] = S::load(from_sums + v * S::lanes);
+      }
     }
     const uint16_t* rows = runs.rows;
     const float* w = runs.weights;
@@ -132,8 +138,10 @@ struct MicroKernel {
       run<4>(acc, from, rows, w, n[4]);
       run<8>(acc, from, rows, w, n[8]);
     }
-    SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) SEMISPARSE_UNROLL for (int v = 0; v < V; ++v)
-        S::store(sums + f * stride + v * S::lanes, acc[f][v]);
+    SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f, sums += stride) {
+      asm("" : "+r"(sums));
+      SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) S::store(sums + v * S::lanes, acc[f][v]);
+    }
   }
 };
 
