@@ -21,7 +21,13 @@ from torch import nn
 from semisparse.recipe import SCHEMES, Columns, LayerRecipe, Recipe
 from semisparse.train.sparsifier import Sparsifier
 
-_COLUMN_FIELDS = {field.name for field in dataclasses.fields(Columns)} - {"ratio", "begin", "end", "every"}
+_COLUMN_FIELDS = {field.name for field in dataclasses.fields(Columns)} - {
+    "ratio",
+    "scope",  # is that of the weights here: columns are removed at random
+    "begin",
+    "end",
+    "every",
+}
 _LAYER_FIELDS = {field.name for field in dataclasses.fields(LayerRecipe)} - {
     "columns",
     "begin",

@@ -80,6 +80,9 @@ class Columns:
         every: optimiser steps between two selections of the mask; None leaves it to the criterion.
         round_to: the kept count is rounded to a multiple of this many columns (lanes x vectors of the
             target's register tile), so that no panel of the GEMM is left partly empty.
+        scope: `layer`, or `global`: `ratio` is the fraction of the multiplications that go of all layers with
+            the same ratio and schedule together; each loses a share of its own, by its saliency
+            (`semisparse.train.columns.allocation`), at most twice the ratio.
     """
 
     ratio: float = 0.0
@@ -90,6 +93,7 @@ class Columns:
     initial: float = 0.0
     every: int | None = None
     round_to: int = 1
+    scope: str = "layer"
 
 
 @dataclass(frozen=True)
@@ -358,6 +362,7 @@ class Recipe:
         at random. What it makes of a network takes as long to run as what training would make of it."""
         entries = self.to_dict()
         now = {"begin": 0.0, "end": 0.0}  # everything from the first step on
+        random = {"criterion": "coherent_random", "scope": "layer"}
         for name, settings in entries.items():
             if name == "_skip":
                 continue
@@ -370,7 +375,7 @@ class Recipe:
             if name == "_default" or "begin" in settings or "end" in settings:
                 settings |= now
             if "columns" in settings:
-                settings["columns"] = settings["columns"] | now | {"criterion": "coherent_random"}
+                settings["columns"] = settings["columns"] | now | random
         entries.setdefault("_default", {"method": "magnitude", "reorder": False, **now})
         return Recipe(entries)
 
@@ -503,6 +508,7 @@ def _layer_recipe(name: str, settings: dict) -> LayerRecipe:
             raise ValueError(f"{name}: {key} is {getattr(layer, key)}, expected a number above 0")
     _choice(f"{name}: columns.granularity", column.granularity, (*GRANULARITIES, AUTO))
     _choice(f"{name}: columns.criterion", column.criterion, CRITERIA)
+    _choice(f"{name}: columns.scope", column.scope, SCOPES)
     for key, value in (
         ("ratio", layer.ratio),
         ("connectivity", layer.connectivity),
@@ -560,6 +566,11 @@ def _check_combination(name: str, layer: LayerRecipe) -> None:
                 f"{name}: method 'reweighted' penalises boxes of weights, which {what} has not; use method "
                 f"'admm', or one of the schemes {', '.join(BOX_SCHEMES)} without connectivity"
             )
+    if layer.columns.scope == "global" and layer.columns.criterion != "saliency":
+        raise ValueError(
+            f"{name}: columns.scope 'global' compares layers by saliency, and columns.criterion "
+            f"{layer.columns.criterion!r} does not measure it; use criterion saliency, or scope layer"
+        )
     if layer.scope == "global" and layer.axis == "both":
         raise ValueError(
             f"{name}: scope 'global' compares boxes of one kind, and axis 'both' has two; "

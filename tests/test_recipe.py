@@ -193,6 +193,8 @@ def test_shipped_recipes_load_by_name(name, ratio):
             "granularity is 'run5', expected one of " + GRANULARITIES[0],
         ),
         ({"conv": columns(0.2, begin=0.6, end=0.5)}, "columns.begin 0.6 and columns.end 0.5"),
+        ({"conv": columns(0.2, scope="model")}, "columns.scope is 'model', expected one of layer, global"),
+        ({"conv": columns(0.2, scope="global", criterion="random")}, "compares layers by saliency"),
         ({"conv": columns(0.2, initial=0.3)}, "columns.initial 0.3 is above columns.ratio 0.2"),
         ({"conv": columns(0.2, round_to=0)}, "columns.round_to is 0"),
         ({"conv": columns(0.2, every=1.5)}, "columns.every is 1.5"),

@@ -13,6 +13,7 @@ from semisparse.recipe import Recipe
 from semisparse.statistics import output_sizes
 
 from . import distributed
+from .columns.allocation import allocate
 from .columns.automatic import Choice, fix_granularity
 from .columns.criteria import RandomCriterion, SaliencyCriterion
 from .columns.granularity import make_mask
@@ -177,13 +178,27 @@ class Sparsifier:
         return self.steps % every == 0
 
     def _select(self, names: list[str], scores: dict[str, Tensor], progress: float) -> None:
+        ratios = self._shares(names, scores, progress)
         for name in names:
             columns = self.columns[name]
-            ratio = scheduled_ratio(columns, progress)
             set_column_mask(
-                self._modules[name], make_mask(scores[name], ratio, columns.granularity, columns.round_to)
+                self._modules[name],
+                make_mask(scores[name], ratios[name], columns.granularity, columns.round_to),
             )
-            self._ratios[name] = ratio
+            self._ratios[name] = ratios[name]
+
+    def _shares(self, names: list[str], scores: dict[str, Tensor], progress: float) -> dict[str, float]:
+        """Fraction that each of the layers loses at `progress`."""
+        ratios = {name: scheduled_ratio(self.columns[name], progress) for name in names}
+        pools: dict[tuple, list[str]] = {}
+        for name in names:
+            c = self.columns[name]
+            if c.scope == "global":
+                pools.setdefault((c.ratio, c.initial, c.begin, c.end, c.every), []).append(name)
+        for pool in pools.values():
+            macs = {name: self._modules[name].weight.numel() for name in pool}
+            ratios |= allocate(scores, macs, ratios[pool[0]])
+        return ratios
 
     def _freeze(self, names: list[str], criterion) -> None:
         criterion.freeze(names)
@@ -311,7 +326,8 @@ class Sparsifier:
             size = "x".join(map(str, mask.shape))
             lines.append(
                 f"{name:<{width}}  {size:>9}  {int((~mask).sum()):>6} of {mask.numel():<6} columns removed "
-                f"({c.ratio:g} {c.granularity} {c.criterion}, {c.begin:g}..{c.end:g})"
+                f"({c.ratio:g} {c.granularity} {c.criterion}, {c.begin:g}..{c.end:g}"
+                + (", shared out among layers)" if c.scope == "global" else ")")
                 + (f"  {self.choices[name]}" if name in self.choices else "")
             )
         return "\n".join(lines)
