@@ -68,16 +68,17 @@ double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* 
   return 1.09 * n * columns + (in_place ? 0.0 : 10 * pixels) + weight_cost(n);
 }
 
-double winograd_cost(int tile, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
+double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
   const int lanes = selected_kernels().lanes;
-  const int64_t tiles = round_up(count_tiles(tile, g.out_h(), g.out_w(), mask), lanes);
-  const double n = winograd_planes(tile) * static_cast<double>(w.kernels), t = static_cast<double>(tiles);
+  const int64_t tiles = round_up(count_tiles(size.tile, g.out_h(), g.out_w(), mask), lanes),
+                phases = g.stride_h * g.stride_w;
+  const double n = size.planes() * static_cast<double>(w.kernels * phases), t = static_cast<double>(tiles);
   // A panel of one vector is bound by loads, not by arithmetic.
   const double bound = tiles == lanes ? 1.6 : 1.0;
   // Transforms cost instructions by the vector: more of them where vectors are short.
   const double transform = 8 + 48.0 / lanes;
   return bound * n * t +
-         transform * winograd_planes(tile) * t * static_cast<double>(g.in_channels() + g.out_channels()) +
+         transform * size.planes() * t * static_cast<double>(g.in_channels() * phases + g.out_channels()) +
          weight_cost(n);
 }
 
@@ -115,8 +116,9 @@ bool algorithm_applies(Algorithm algorithm, const Conv2dGeometry& geometry) {
     case Algorithm::direct:
       return direct_applies(geometry);
     case Algorithm::winograd4:
+      return winograd_size(geometry, 4).has_value();
     case Algorithm::winograd2:
-      return winograd_applies(geometry);
+      return winograd_size(geometry, 2).has_value();
     case Algorithm::depthwise:
       return depthwise_applies(geometry);
     default:
@@ -138,10 +140,11 @@ Algorithm cheapest_algorithm(const Conv2dGeometry& g, const PackedInfo& w, const
       best = Algorithm::direct;
     }
   }
-  if (!winograd_applies(g)) return best;
   for (const auto& [algorithm, tile] :
        {std::pair{Algorithm::winograd4, 4}, std::pair{Algorithm::winograd2, 2}}) {
-    const double cost = winograd_cost(tile, g, w, mask);
+    const auto size = winograd_size(g, tile);
+    if (!size) continue;
+    const double cost = winograd_cost(*size, g, w, mask);
     if (cost < least) {
       least = cost;
       best = algorithm;
@@ -178,11 +181,11 @@ Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, co
   }
   if (forced != Algorithm::automatic) return algorithm_applies(forced, g) ? forced : Algorithm::im2col;
   if (preferred != Algorithm::automatic) {
-    check(
-        algorithm_applies(preferred, g), "algorithm '", algorithm_name(preferred),
-        "' is preferred for this layer, but cannot compute it (Winograd: 3x3 kernels of stride 1, dilation 1 "
-        "and one group only; direct: images of one vector at least; depthwise: groups of one input channel): "
-        "tune the model again, or load it without its tuning.");
+    check(algorithm_applies(preferred, g), "algorithm '", algorithm_name(preferred),
+          "' is preferred for this layer, but cannot compute it (Winograd: 3x3 kernels of stride 1, or "
+          "strided ones that come to 3x3 or, winograd4, 4x4; dilation 1 and one group; direct: images of one "
+          "vector at least; depthwise: groups of one input channel): "
+          "tune the model again, or load it without its tuning.");
     return preferred;
   }
   return cheapest_algorithm(g, weight, mask);

@@ -2,12 +2,12 @@
 #include "core/conv2d/conv2d.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <list>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "core/base/error.h"
@@ -16,6 +16,7 @@
 #include "core/conv2d/im2col.h"
 #include "core/depthwise/depthwise.h"
 #include "core/row_run/row_run.h"
+#include "core/weights/prepare.h"
 #include "core/winograd/winograd.h"
 
 namespace semisparse {
@@ -56,18 +57,30 @@ void check_shape(const WeightShape& found, const WeightShape& expected) {
 
 }  // namespace
 
+// What prepared weights depend on: channels in a chunk; for Winograd also its tile (else 0), the stride and
+// the blocks of filters together.
+struct PreparedKey {
+  int chunk, tile;
+  int64_t stride_h, stride_w;
+  int together;
+  bool operator<(const PreparedKey& o) const {
+    return std::tie(chunk, tile, stride_h, stride_w, together) <
+           std::tie(o.chunk, o.tile, o.stride_h, o.stride_w, o.together);
+  }
+};
+
 struct PackedWeight::Impl {
   mutable std::mutex mutex;
   std::optional<PackedInfo> info;
-  // Prepared weights by Winograd tile (0: im2col), channels in a chunk and blocks of filters together.
-  std::map<std::array<int, 3>, std::shared_ptr<const PreparedWeight>> prepared;
+  std::map<PreparedKey, std::shared_ptr<const PreparedWeight>> prepared;
   std::shared_ptr<const std::vector<float>> plain;
   std::list<std::shared_ptr<const LayerPlan>> plans;  // most recently used first
 
   std::shared_ptr<const LayerPlan> plan(const Conv2dGeometry& g, const uint8_t* packed, size_t size,
                                         const uint8_t* mask);
-  std::shared_ptr<const PreparedWeight> prepare(const std::array<int, 3>& key, const uint8_t* packed,
-                                                size_t size);
+  // By the key's chunk; `planes` for Winograd.
+  const std::shared_ptr<const PreparedWeight>& prepare(const PreparedKey& key, const uint8_t* packed,
+                                                       size_t size, const KernelPlanes& planes);
 };
 
 PackedWeight::PackedWeight() : impl_(std::make_unique<Impl>()) {}
@@ -80,14 +93,11 @@ size_t PackedWeight::bytes() const {
   return total;
 }
 
-std::shared_ptr<const PreparedWeight> PackedWeight::Impl::prepare(const std::array<int, 3>& key,
-                                                                  const uint8_t* packed, size_t size) {
+const std::shared_ptr<const PreparedWeight>& PackedWeight::Impl::prepare(const PreparedKey& key,
+                                                                         const uint8_t* packed, size_t size,
+                                                                         const KernelPlanes& planes) {
   auto& entry = prepared[key];
-  const auto [tile, chunk, together] = key;
-  if (entry == nullptr)
-    entry = tile == 0 ? prepare_packed(packed, size, chunk)
-                      : prepare_planes(packed, size, chunk,
-                                       {winograd_planes(tile), winograd_transform_weight, tile, together});
+  if (entry == nullptr) entry = prepare_planes(packed, size, key.chunk, planes);
   return entry;
 }
 
@@ -125,19 +135,22 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
     plan->plain = plain;
   } else if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
-    plan->weight = prepare({0, im2col_chunk(g, *plan->columns), 0}, packed, size);
+    plan->weight = prepare({im2col_chunk(g, *plan->columns), 0, 0, 0, 0}, packed, size, {});
   } else if (plan->algorithm == Algorithm::direct) {
     plan->columns = direct_plan(g, mask);
-    plan->weight = prepare({0, direct_chunk(g, *plan->columns), 0}, packed, size);
+    plan->weight = prepare({direct_chunk(g, *plan->columns), 0, 0, 0, 0}, packed, size, {});
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
     const RowRunKernels& kernels = selected_kernels();
-    plan->tiles = make_tile_plan(tile, static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()), mask,
-                                 {kernels.lanes, kernels.max_vectors, 0});
-    const int64_t chunk = std::clamp<int64_t>(panel_rows_in_cache(*plan->tiles->tiles), 1, g.in_channels());
-    const int together = winograd_blocks_together(*plan->tiles);
-    plan->weight =
-        prepare({tile, static_cast<int>(std::min<int64_t>(chunk, 65535 / 9)), together}, packed, size);
+    plan->tiles =
+        make_tile_plan(winograd_size(g, tile).value(), static_cast<int32_t>(g.out_h()),
+                       static_cast<int32_t>(g.out_w()), mask, {kernels.lanes, kernels.max_vectors, 0});
+    const KernelPlanes planes = winograd_weight_planes(g, *plan->tiles);
+    const int64_t rows = panel_rows_in_cache(*plan->tiles->tiles);
+    const int64_t chunk = std::clamp<int64_t>(rows / planes.rows, 1,
+                                              std::min<int64_t>(g.in_channels(), 65535 / g.weight.taps()));
+    plan->weight = prepare({static_cast<int>(chunk), tile, g.stride_h, g.stride_w, planes.together}, packed,
+                           size, planes);
   }
   plans.push_front(plan);
   if (plans.size() > kCapacity) plans.pop_back();

@@ -12,7 +12,7 @@ namespace {
 
 // One group's filters spread out for sorting: which of a block's 4 filters use a row, and with which weights.
 struct GroupTable {
-  size_t rows = 0;  // channels * taps
+  size_t rows = 0;  // channels * rows of a kernel
   size_t planes = 1;
   std::vector<std::vector<uint8_t>> users;  // [block][row], bit f: filter f of the block
   std::vector<std::vector<float>> weights;  // [block][(row * 4 + f) * planes + plane]
@@ -66,15 +66,16 @@ size_t count_weights(const RunBlock& block) {
 }
 
 // Appends one group, table -> chunks of sorted runs. `weights`: of each plane.
-void append_group(const GroupTable& table, size_t taps, int chunk_channels, PreparedWeight::Group group,
-                  PreparedWeight* out, std::vector<std::vector<float>>* weights) {
+void append_group(const GroupTable& table, size_t kernel_rows, int chunk_channels,
+                  PreparedWeight::Group group, PreparedWeight* out,
+                  std::vector<std::vector<float>>* weights) {
   const size_t blocks = table.users.size();
-  const size_t all_channels = table.rows / taps;
+  const size_t all_channels = table.rows / kernel_rows;
   for (size_t c = 0; c < all_channels; ++c) {
     bool used = false;
     for (size_t b = 0; b < blocks && !used; ++b)
       if (!table.users[b].empty())
-        for (size_t t = 0; t < taps && !used; ++t) used = table.users[b][c * taps + t] != 0;
+        for (size_t t = 0; t < kernel_rows && !used; ++t) used = table.users[b][c * kernel_rows + t] != 0;
     if (used) group.channels.push_back(static_cast<int32_t>(c));
   }
   group.chunks = cut_channels(group, chunk_channels, out->blocks.size());
@@ -85,11 +86,11 @@ void append_group(const GroupTable& table, size_t taps, int chunk_channels, Prep
         std::vector<std::pair<uint16_t, uint32_t>> sorted[16];  // panel row, table row
         for (int32_t c = 0; c < chunk.channels; ++c) {
           const size_t row =
-              static_cast<size_t>(group.channels[static_cast<size_t>(chunk.first_channel + c)]) * taps;
-          for (size_t t = 0; t < taps; ++t)
+              static_cast<size_t>(group.channels[static_cast<size_t>(chunk.first_channel + c)]) * kernel_rows;
+          for (size_t t = 0; t < kernel_rows; ++t)
             if (const uint8_t s = table.users[b][row + t])
-              sorted[s].push_back(
-                  {static_cast<uint16_t>(static_cast<size_t>(c) * taps + t), static_cast<uint32_t>(row + t)});
+              sorted[s].push_back({static_cast<uint16_t>(static_cast<size_t>(c) * kernel_rows + t),
+                                   static_cast<uint32_t>(row + t)});
         }
         for (int i = 0; i < 15; ++i) {
           const uint8_t subset = run_order()[i];
@@ -201,10 +202,10 @@ std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_
         : planes(p),
           out(prepared),
           chunk_channels(chunk),
-          rows(p.transform != nullptr ? 1 : static_cast<size_t>(prepared->shape.taps())),
+          rows(p.transform ? static_cast<size_t>(p.rows) : static_cast<size_t>(prepared->shape.taps())),
           weights(static_cast<size_t>(p.count)),
           taps(static_cast<size_t>(prepared->shape.taps())),
-          values(static_cast<size_t>(p.count)) {}
+          values(static_cast<size_t>(p.count * p.rows)) {}
     void advance(int64_t to) {
       while (group < to) {
         if (group >= 0)
@@ -224,21 +225,26 @@ std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_
       const size_t at = static_cast<size_t>(position % per_group), row = static_cast<size_t>(channel) * rows;
       bool any = false;
       for (int i = 0; i < count; ++i) any = any || w[i] != 0.0f;  // -0.0 is stored, but adds nothing
-      if (planes.transform == nullptr) {
+      if (!planes.transform) {
         for (int i = 0; i < count; ++i)
           if (w[i] != 0.0f) table.add(at, row + tap[i], &w[i]);
       } else if (any) {
         std::fill(taps.begin(), taps.end(), 0.0f);
         for (int i = 0; i < count; ++i) taps[tap[i]] = w[i];
-        planes.transform(planes.argument, taps.data(), values.data());
-        table.add(at, row, values.data());
+        planes.transform(taps.data(), values.data());
+        const size_t count_planes = static_cast<size_t>(planes.count);
+        for (size_t r = 0; r < rows; ++r) {
+          const float* const w_planes = &values[r * count_planes];
+          if (std::any_of(w_planes, w_planes + count_planes, [](float x) { return x != 0.0f; }))
+            table.add(at, row + r, w_planes);
+        }
       }
     }
   } fill(planes, out.get(), chunk_channels);
   fill.advance(0);
   visit_kernels(view, fill);
   fill.advance(shape.groups);
-  if (planes.transform == nullptr) {
+  if (!planes.transform) {
     out->weights.assign(fill.weights[0].begin(), fill.weights[0].end());
     finish(out.get());
   } else {

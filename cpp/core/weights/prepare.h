@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -34,9 +35,10 @@ struct PreparedWeight {
   std::vector<RunBlock> blocks;  // pointers into rows and weights
   std::vector<uint16_t> rows;
   std::vector<float, AlignedAllocator<float>> weights;
-  // Winograd: a kernel is one row (taps play no part), with one weight in each of so many planes. So many
-  // blocks of filters are computed together, plane by plane, and lie in that order: weights of block b in
-  // plane p are p * plane_weights[b / together] floats behind those of plane 0.
+  // Winograd: a kernel is one row, or one for each phase of a strided convolution (taps play no part), with
+  // one weight in each of so many planes. So many blocks of filters are computed together, plane by plane,
+  // and lie in that order: weights of block b in plane p are p * plane_weights[b / together] floats behind
+  // those of plane 0.
   int planes = 1;
   int together = 1;
   std::vector<size_t> plane_weights;
@@ -46,11 +48,11 @@ struct PreparedWeight {
   }
 };
 
-// How a kernel's taps (row-major, zeros included) become its weights in several planes.
+// How a kernel's taps (row-major, zeros included) become `rows` rows of weights in `count` planes: row r of
+// plane p at planes[r * count + p].
 struct KernelPlanes {
-  int count = 1;
-  void (*transform)(int argument, const float* taps, float* planes) = nullptr;
-  int argument = 0;
+  int count = 1, rows = 1;
+  std::function<void(const float* taps, float* planes)> transform;
   int together = 1;  // see PreparedWeight
 };
 

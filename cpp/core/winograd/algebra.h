@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one-dimensional transforms of F(M,3); two dimensions are columns, then rows.
+// The one-dimensional transforms of F(M,R); two dimensions are columns, then rows. The points, those of
+// weight.cc, are where the two polynomials are evaluated.
 #pragma once
 
 #include "core/row_run/micro_kernel.h"
 
 namespace semisparse {
 
-template <class S, int M>
+template <class S, int M, int R>
 struct WinogradAlgebra;
 
 // Points 0, 1, -1, infinity.
 template <class S>
-struct WinogradAlgebra<S, 2> {
+struct WinogradAlgebra<S, 2, 3> {
   using Reg = typename S::Reg;
   static SEMISPARSE_INLINE void input(const Reg (&d)[4], Reg (&t)[4]) {
-    t[0] = S::sub(d[0], d[2]);
+    t[0] = S::sub(d[2], d[0]);
     t[1] = S::add(d[1], d[2]);
     t[2] = S::sub(d[2], d[1]);
     t[3] = S::sub(d[3], d[1]);
@@ -28,7 +29,7 @@ struct WinogradAlgebra<S, 2> {
 // Points 0, a, -a, b, -b, infinity with a = sqrt(1/2), b = sqrt(2): a*b = 1 keeps the transforms' entries
 // near one another, which leaves about half of the rounding error of the points 0, 1, -1, 2, -2.
 template <class S>
-struct WinogradAlgebra<S, 4> {
+struct WinogradAlgebra<S, 4, 3> {
   using Reg = typename S::Reg;
   static constexpr float a = 0.70710678118654752f, b = 1.41421356237309505f;
   static SEMISPARSE_INLINE void input(const Reg (&d)[6], Reg (&t)[6]) {
@@ -51,6 +52,41 @@ struct WinogradAlgebra<S, 4> {
     y[1] = S::add(difference_a, difference_b);
     y[2] = S::fma(S::set1(0.5f), sum_a, S::add(sum_b, sum_b));
     y[3] = S::add(S::fma(S::set1(0.5f), difference_a, m[5]), S::add(difference_b, difference_b));
+  }
+};
+
+// Points a, -a, b, -b, c, -c, infinity with a = 1/4, b = 3/4, c = 2, searched for among simple fractions:
+// rounding errors about twice those of F(4,3).
+template <class S>
+struct WinogradAlgebra<S, 4, 4> {
+  using Reg = typename S::Reg;
+  static constexpr float a = 0.25f, b = 0.75f, c = 2.0f;
+  // Coefficients of (x^2 - u^2) (x^2 - v^2), the product over the points other than the pair +-w.
+  static SEMISPARSE_INLINE void pair(const Reg (&d)[7], float u, float v, float w, Reg* plus, Reg* minus) {
+    const Reg square = S::set1(-(u * u + v * v)), constant = S::set1(u * u * v * v);
+    const Reg even = S::fma(constant, d[0], S::fma(square, d[2], d[4]));
+    const Reg odd = S::fma(constant, d[1], S::fma(square, d[3], d[5]));
+    *plus = S::fma(S::set1(w), even, odd);
+    *minus = S::fma(S::set1(-w), even, odd);
+  }
+  static SEMISPARSE_INLINE void input(const Reg (&d)[7], Reg (&t)[7]) {
+    pair(d, b, c, a, &t[0], &t[1]);
+    pair(d, a, c, b, &t[2], &t[3]);
+    pair(d, a, b, c, &t[4], &t[5]);
+    constexpr float aa = a * a, bb = b * b, cc = c * c;
+    const Reg low = S::fma(S::set1(aa * bb + aa * cc + bb * cc), d[2], S::mul(S::set1(-aa * bb * cc), d[0]));
+    t[6] = S::add(S::fma(S::set1(-(aa + bb + cc)), d[4], d[6]), low);
+  }
+  static SEMISPARSE_INLINE void output(const Reg (&m)[7], Reg (&y)[4]) {
+    const Reg sum_a = S::add(m[0], m[1]), sum_b = S::add(m[2], m[3]), sum_c = S::add(m[4], m[5]);
+    const Reg difference_a = S::sub(m[0], m[1]), difference_b = S::sub(m[2], m[3]);
+    const Reg difference_c = S::sub(m[4], m[5]);
+    y[0] = S::add(sum_a, S::add(sum_b, sum_c));
+    y[1] =
+        S::fma(S::set1(a), difference_a, S::fma(S::set1(b), difference_b, S::mul(S::set1(c), difference_c)));
+    y[2] = S::fma(S::set1(a * a), sum_a, S::fma(S::set1(b * b), sum_b, S::mul(S::set1(c * c), sum_c)));
+    y[3] = S::fma(S::set1(a * a * a), difference_a,
+                  S::fma(S::set1(b * b * b), difference_b, S::fma(S::set1(c * c * c), difference_c, m[6])));
   }
 };
 

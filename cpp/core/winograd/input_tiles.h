@@ -14,11 +14,12 @@
 
 namespace semisparse {
 
-template <class S, int M>
+template <class S, int M, int R>
 struct InputTiles {
   using Reg = typename S::Reg;
   using Index = typename S::Index;
-  static constexpr int P = M + 2;
+  static constexpr int P = M + R - 1;
+  static_assert(P <= 2 * M);
 
   // M vectors of neighbouring pixels to M vectors of every M-th pixel.
   static SEMISPARSE_INLINE void split(const float* p, Reg (&out)[M]) {
@@ -37,8 +38,8 @@ struct InputTiles {
     }
   }
 
-  // One line of pixels into the arrays (y, 0..P-1), `stride` floats apart, from tile `to` on. Arrays M and
-  // M + 1 hold the first two pixels of the next tile.
+  // One line of pixels into the arrays (y, 0..P-1), `stride` floats apart, from tile `to` on. Arrays from M
+  // on hold the first pixels of the next tile.
   static SEMISPARSE_INLINE void spread(const float* line, int columns, float* to, size_t stride, Index next) {
     Reg now[M], then[M];
     split(line, now);
@@ -50,7 +51,8 @@ struct InputTiles {
       else
         for (int i = 0; i < M; ++i) then[i] = now[i];
       for (int x = 0; x < M; ++x) S::storeu(to + x * stride + t, now[x]);
-      for (int x = 0; x < 2; ++x) S::storeu(to + (M + x) * stride + t, S::permute2(now[x], then[x], next));
+      for (int x = 0; x < P - M; ++x)
+        S::storeu(to + (M + x) * stride + t, S::permute2(now[x], then[x], next));
       for (int i = 0; i < M; ++i) now[i] = then[i];
     }
   }
@@ -59,7 +61,7 @@ struct InputTiles {
   // read back at once, with another alignment, they would have to wait for the stores.
   static __attribute__((noinline)) void copy_lines(const TileInputArgs& a, size_t pitch, float* lines) {
     const int64_t first = int64_t{a.panel->first_y} * M - a.pad_h;
-    const int64_t last = int64_t{a.panel->last_y + 1} * M + 2 - a.pad_h;
+    const int64_t last = int64_t{a.panel->last_y + 1} * M + P - M - a.pad_h;
     const int64_t width = static_cast<int64_t>(pitch), left = a.pad_w;
     const int64_t pixels = std::max<int64_t>(0, std::min(a.width, width - left));
     const int64_t whole = pixels / S::lanes * S::lanes;
@@ -87,7 +89,7 @@ struct InputTiles {
     copy_lines(a, size.line, a.scratch);
     const float* line = a.scratch;
     for (int32_t row = a.panel->first_y; row <= a.panel->last_y + 1; ++row) {
-      const int lines = row <= a.panel->last_y ? M : 2;
+      const int lines = row <= a.panel->last_y ? M : P - M;
       float* to = arrays + static_cast<size_t>(row - a.panel->first_y) * static_cast<size_t>(columns);
       for (int y = 0; y < lines; ++y, to += P * size.array, line += size.line)
         spread(line, columns, to, size.array, next);
@@ -104,7 +106,7 @@ struct InputTiles {
   // One vector of tiles. `load(p)` gives the pixels that lie at p for tile 0.
   template <class Load>
   static SEMISPARSE_INLINE void transform(const Patch& patch, Load load, float* out, size_t plane_stride) {
-    using Algebra = WinogradAlgebra<S, M>;
+    using Algebra = WinogradAlgebra<S, M, R>;
     alignas(64) float half[P * P * S::lanes];
     const float* from = patch.origin;
     float* to = half;

@@ -12,15 +12,15 @@
 
 namespace semisparse {
 
-template <class S, int M>
+template <class S, int M, int R>
 struct OutputTiles {
   using Reg = typename S::Reg;
   using Index = typename S::Index;
-  static constexpr int P = M + 2;
+  static constexpr int P = M + R - 1;
 
   // The panel's sums to M*M arrays, one for each place in a tile, `width` floats apart.
   static __attribute__((noinline)) void transform(const TileOutputArgs& a, size_t width) {
-    using Algebra = WinogradAlgebra<S, M>;
+    using Algebra = WinogradAlgebra<S, M, R>;
     for (size_t v = 0; v < width; v += S::lanes) {
       alignas(64) float half[M * P * S::lanes];
       const float* sums = a.sums + v;

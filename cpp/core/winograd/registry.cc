@@ -1,34 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <iterator>
+
+#include "core/base/error.h"
 #include "core/cpu/isa.h"
 #include "core/winograd/winograd.h"
 
 namespace semisparse {
 
-#define SEMISPARSE_KERNELS(isa) extern const WinogradKernels winograd_##isa[2];
+#define SEMISPARSE_KERNELS(isa) extern const WinogradKernels winograd_##isa[std::size(kWinogradSizes)];
 #include "core/winograd/kernels.inc"
 #undef SEMISPARSE_KERNELS
 
 namespace {
 
-std::vector<const WinogradKernels*> all_kernels(int at) {
-  return {
+// Of one size: every kernel set, and the one of the selected instruction set.
+struct Sets {
+  std::vector<const WinogradKernels*> all;
+  const WinogradKernels* selected;
+};
+
+const Sets& sets(WinogradSize size) {
+  static const std::vector<Sets> by_size = [] {
+    std::vector<Sets> result;
+    for (size_t at = 0; at < std::size(kWinogradSizes); ++at) {
+      Sets s;
+      s.all = {
 #define SEMISPARSE_KERNELS(isa) &winograd_##isa[at],
 #include "core/winograd/kernels.inc"
 #undef SEMISPARSE_KERNELS
-  };
+      };
+      s.selected = &choose_kernels(s.all);
+      result.push_back(std::move(s));
+    }
+    return result;
+  }();
+  const auto at = std::find(std::begin(kWinogradSizes), std::end(kWinogradSizes), size);
+  check(at != std::end(kWinogradSizes), "there are no kernels for Winograd F(", size.tile, ",", size.taps,
+        ").");
+  return by_size[static_cast<size_t>(at - std::begin(kWinogradSizes))];
 }
 
 }  // namespace
 
-const std::vector<const WinogradKernels*>& winograd_kernels(int tile) {
-  static const std::vector<const WinogradKernels*> four = all_kernels(0), two = all_kernels(1);
-  return tile == 4 ? four : two;
+const std::vector<const WinogradKernels*>& winograd_kernels(WinogradSize size) {
+  return sets(size).all;
 }
 
-const WinogradKernels& selected_winograd(int tile) {
-  static const WinogradKernels& four = choose_kernels(winograd_kernels(4));
-  static const WinogradKernels& two = choose_kernels(winograd_kernels(2));
-  return tile == 4 ? four : two;
+const WinogradKernels& selected_winograd(WinogradSize size) {
+  return *sets(size).selected;
 }
 
 }  // namespace semisparse

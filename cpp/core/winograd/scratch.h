@@ -16,8 +16,8 @@ struct TileScratch {
   // For a panel that spans `tile_rows` rows of tiles. Forced inline: instruction sets share no function.
   __attribute__((always_inline)) TileScratch(const TilePlan& plan, int lanes, int tile_rows) {
     const size_t columns = static_cast<size_t>(plan.columns), l = static_cast<size_t>(lanes);
-    line = (columns / l + 1) * l * static_cast<size_t>(plan.tile);
-    lines = line * static_cast<size_t>((tile_rows + 1) * plan.tile + 2);
+    line = (columns / l + 1) * l * static_cast<size_t>(plan.size.tile);
+    lines = line * static_cast<size_t>((tile_rows + 1) * plan.size.tile + plan.size.taps - 1);
     // One row of tiles more than the panel has, and what vectors may touch past the end.
     array = ((static_cast<size_t>(tile_rows) + 1) * columns + 4 * l) / l * l;
   }

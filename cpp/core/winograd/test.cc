@@ -21,8 +21,8 @@ namespace {
 // Every kernel set that this machine runs, with the tiling of its row-run kernels.
 template <class F>
 void for_each_kernel(F f) {
-  for (const int tile : {4, 2})
-    for (const WinogradKernels* kernels : winograd_kernels(tile))
+  for (const WinogradSize& size : kWinogradSizes)
+    for (const WinogradKernels* kernels : winograd_kernels(size))
       if (isa_supported(kernels->isa))
         for (const RowRunKernels* rows : row_run_kernels())
           if (std::string(rows->isa) == kernels->isa) f(*kernels, *rows);
@@ -36,15 +36,17 @@ TEST_CASE("input transform, weight transform and output transform make a convolu
     CAPTURE(kernels.name);
     for (int i = 0; i < 60; ++i) {
       Conv2dGeometry g;
-      g.weight = {1, 1, 3, 3, 1};
+      const int64_t taps = kernels.size.taps;
+      g.weight = {1, 1, taps, taps, 1};
       g.pad_h = r.between(0, 3);
       g.pad_w = r.between(0, 3);
-      g.in_h = std::max<int64_t>(1, 3 - 2 * g.pad_h) + r.between(0, 20);
-      g.in_w = std::max<int64_t>(1, 3 - 2 * g.pad_w) + r.between(0, 90);
+      g.in_h = std::max<int64_t>(1, taps - 2 * g.pad_h) + r.between(0, 20);
+      g.in_w = std::max<int64_t>(1, taps - 2 * g.pad_w) + r.between(0, 90);
       CAPTURE(g.in_h);
       CAPTURE(g.in_w);
       const int64_t pixels = g.out_h() * g.out_w();
-      const auto input = r.normals(g.in_h * g.in_w), weight = r.normals(9), residual = r.normals(pixels);
+      const auto input = r.normals(g.in_h * g.in_w), weight = r.normals(taps * taps),
+                 residual = r.normals(pixels);
       const auto mask = r.mask(pixels);
       const float bias = r.normal(), fill = r.normal();
       auto want = poisoned(pixels), got = want;
@@ -58,15 +60,14 @@ TEST_CASE("input transform, weight transform and output transform make a convolu
       conv2d_reference(g, weight.data(), mask.data(), o);
 
       const auto plan =
-          make_tile_plan(kernels.tile, static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()),
+          make_tile_plan(kernels.size, static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()),
                          mask.data(), {rows.lanes, rows.max_vectors, 0});
-      CHECK(plan->tiles->kept == count_tiles(kernels.tile, g.out_h(), g.out_w(), mask.data()));
+      CHECK(plan->tiles->kept == count_tiles(kernels.size.tile, g.out_h(), g.out_w(), mask.data()));
       AlignedBuffer scratch, planes;
-      float transformed[36];
-      winograd_transform_weight(kernels.tile, weight.data(), transformed);
+      std::vector<float> transformed(static_cast<size_t>(kernels.size.planes()));
+      winograd_transform_weight(kernels.size, weight.data(), transformed.data());
       for (const Panel& panel : plan->tiles->panels) {
-        const size_t width = static_cast<size_t>(panel.vectors * rows.lanes),
-                     count = static_cast<size_t>(winograd_planes(kernels.tile));
+        const size_t width = static_cast<size_t>(panel.vectors * rows.lanes), count = transformed.size();
         float* const values = planes.reserve(count * width + 16);
         if (panel.vectors > 0)
           kernels.input({input.data(), g.in_h, g.in_w, g.in_w, g.pad_h, g.pad_w, plan.get(), &panel,
@@ -85,37 +86,46 @@ TEST_CASE("input transform, weight transform and output transform make a convolu
 }
 
 TEST_CASE("the error of a deep layer is small beside its largest output") {
-  // 512 channels, inputs after a ReLU (all of one sign, so that nothing averages out).
-  Random r(9);
-  Conv2dGeometry g;
-  g.in_h = g.in_w = 16;
-  g.weight = {4, 512, 3, 3, 1};
-  g.pad_h = g.pad_w = 1;
-  auto input = r.normals(512 * 256);
-  for (float& x : input) x = std::max(x, 0.0f);
-  const auto weight = r.normals(g.weight.elements());
-  auto want = poisoned(4 * 256), got = want;
-  Conv2dOperands o;
-  o.input = {input.data(), {512 * 256, 256, 16, 1}};
-  o.output = want.data();
-  conv2d_reference(g, weight.data(), nullptr, o);
-  const auto packed = pack_weight(weight.data(), g.weight);
-  Serial serial;
-  float largest = 0;
-  for (const float x : want) largest = std::max(largest, std::abs(x));
-  for (const auto& [algorithm, bound] :
-       {std::pair{Algorithm::im2col, 2e-6f}, std::pair{Algorithm::winograd2, 3e-6f},
-        std::pair{Algorithm::winograd4, 1e-5f}}) {
-    const Algorithm before = force_algorithm(algorithm);
-    PackedWeight prepared;
-    o.output = got.data();
-    conv2d(g, prepared, packed.data(), packed.size(), nullptr, o, serial);
-    force_algorithm(before);
-    float worst = 0;
-    for (size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - want[i]));
-    CAPTURE(std::string(algorithm_name(algorithm)));
-    MESSAGE(std::string(algorithm_name(algorithm)), ": largest error / largest output = ", worst / largest);
-    CHECK(worst <= bound * largest);
+  // 3x3, and 7x7 of stride 2 (4x4 taps of each phase). Inputs after a ReLU (all of one sign, so that nothing
+  // averages out).
+  struct Case {
+    int64_t channels, kernel, stride;
+  };
+  for (const auto& [channels, kernel, stride] : {Case{512, 3, 1}, Case{128, 7, 2}}) {
+    Random r(9);
+    Conv2dGeometry g;
+    g.in_h = g.in_w = 16 * stride;
+    g.weight = {4, channels, kernel, kernel, 1};
+    g.stride_h = g.stride_w = stride;
+    g.pad_h = g.pad_w = kernel / 2;
+    const int64_t plane = g.in_h * g.in_w;
+    auto input = r.normals(channels * plane);
+    for (float& x : input) x = std::max(x, 0.0f);
+    const auto weight = r.normals(g.weight.elements());
+    auto want = poisoned(4 * 256), got = want;
+    Conv2dOperands o;
+    o.input = {input.data(), {channels * plane, plane, g.in_w, 1}};
+    o.output = want.data();
+    conv2d_reference(g, weight.data(), nullptr, o);
+    const auto packed = pack_weight(weight.data(), g.weight);
+    Serial serial;
+    float largest = 0;
+    for (const float x : want) largest = std::max(largest, std::abs(x));
+    for (const auto& [algorithm, bound] :
+         {std::pair{Algorithm::im2col, 2e-6f}, std::pair{Algorithm::winograd2, 3e-6f},
+          std::pair{Algorithm::winograd4, 1e-5f}}) {
+      const Algorithm before = force_algorithm(algorithm);
+      PackedWeight prepared;
+      o.output = got.data();
+      conv2d(g, prepared, packed.data(), packed.size(), nullptr, o, serial);
+      force_algorithm(before);
+      float worst = 0;
+      for (size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - want[i]));
+      CAPTURE(std::string(algorithm_name(algorithm)));
+      MESSAGE(kernel, "x", kernel, " ", std::string(algorithm_name(algorithm)),
+              ": largest error / largest output = ", worst / largest);
+      CHECK(worst <= bound * largest);
+    }
   }
 }
 

@@ -19,9 +19,10 @@ std::vector<uint8_t> tile_mask(int tile, int64_t out_h, int64_t out_w, const uin
 // Which pixels of a segment are computed: bits of vector j of pixel row y at [y * tile + j].
 void add_pixels(const uint8_t* mask, int lanes, TileSegment* segment, TilePlan* plan) {
   segment->pixels = static_cast<int32_t>(plan->pixels.size());
-  for (int y = 0; y < plan->tile; ++y) {
-    for (int j = 0; j < plan->tile; ++j) {
-      const int32_t out_y = segment->row * plan->tile + y, out_x = segment->first * plan->tile + j * lanes;
+  for (int y = 0; y < plan->size.tile; ++y) {
+    for (int j = 0; j < plan->size.tile; ++j) {
+      const int32_t out_y = segment->row * plan->size.tile + y,
+                    out_x = segment->first * plan->size.tile + j * lanes;
       uint32_t bits = 0;
       for (int l = 0; l < lanes; ++l)
         if (out_y < plan->out_h && out_x + l < plan->out_w && mask[out_y * plan->out_w + out_x + l] != 0)
@@ -38,10 +39,11 @@ int64_t count_tiles(int tile, int64_t out_h, int64_t out_w, const uint8_t* mask)
   return std::count(tiles.begin(), tiles.end(), 1);
 }
 
-std::shared_ptr<const TilePlan> make_tile_plan(int tile, int32_t out_h, int32_t out_w, const uint8_t* mask,
-                                               const ColumnTiling& tiling) {
+std::shared_ptr<const TilePlan> make_tile_plan(WinogradSize size, int32_t out_h, int32_t out_w,
+                                               const uint8_t* mask, const ColumnTiling& tiling) {
+  const int tile = size.tile;
   auto plan = std::make_shared<TilePlan>();
-  plan->tile = tile;
+  plan->size = size;
   plan->out_h = out_h;
   plan->out_w = out_w;
   plan->rows = (out_h + tile - 1) / tile;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/columns/column_plan.h"
+#include "core/winograd/size.h"
 
 namespace semisparse {
 
@@ -24,7 +25,7 @@ struct TileSegment {
 };
 
 struct TilePlan {
-  int tile = 0;
+  WinogradSize size;
   int32_t rows = 0, columns = 0;  // of tiles
   int32_t out_h = 0, out_w = 0;
   // Tiles as columns: offsets of its vectors and windows count tiles, row-major. Segments are ours.
@@ -39,8 +40,8 @@ struct TilePlan {
 };
 
 // `mask`: out_h*out_w bytes, 0 = skipped, or null. A tile is skipped if all its pixels are.
-std::shared_ptr<const TilePlan> make_tile_plan(int tile, int32_t out_h, int32_t out_w, const uint8_t* mask,
-                                               const ColumnTiling& tiling);
+std::shared_ptr<const TilePlan> make_tile_plan(WinogradSize size, int32_t out_h, int32_t out_w,
+                                               const uint8_t* mask, const ColumnTiling& tiling);
 
 // Tiles with a pixel that is computed.
 int64_t count_tiles(int tile, int64_t out_h, int64_t out_w, const uint8_t* mask);

@@ -1,40 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
+#include <vector>
 
 #include "core/winograd/winograd.h"
 
 namespace semisparse {
 namespace {
 
-// Rows of G for the points of algebra.h. The transform of a kernel k is G k G^T.
-void transform_rows(int tile, const double* in, int stride_in, double* out, int stride_out) {
-  const double k0 = in[0], k1 = in[stride_in], k2 = in[2 * stride_in];
-  const auto put = [&](int i, double value) { out[i * stride_out] = value; };
-  if (tile == 2) {
-    put(0, k0);
-    put(1, (k0 + k1 + k2) / 2);
-    put(2, (k0 - k1 + k2) / 2);
-    put(3, k2);
-    return;
-  }
+// The finite points of algebra.h, in its order; infinity is the last.
+std::vector<double> points(WinogradSize size) {
+  if (size == WinogradSize{2, 3}) return {0, 1, -1};
   const double a = std::sqrt(0.5), b = std::sqrt(2.0);
-  put(0, k0);
-  put(1, (k0 + a * k1 + 0.5 * k2) * (-2.0 / 3));
-  put(2, (k0 - a * k1 + 0.5 * k2) * (-2.0 / 3));
-  put(3, (k0 + b * k1 + 2.0 * k2) / 6);
-  put(4, (k0 - b * k1 + 2.0 * k2) / 6);
-  put(5, k2);
+  if (size == WinogradSize{4, 3}) return {0, a, -a, b, -b};
+  return {0.25, -0.25, 0.75, -0.75, 2, -2};
+}
+
+// One row of a kernel, a polynomial with its taps as coefficients, to its value at each point divided by that
+// point's distances from all the others (the matrix G of the transform G k G^T).
+void transform_row(WinogradSize size, const std::vector<double>& at, const double* in, int stride_in,
+                   double* out, int stride_out) {
+  for (const double p : at) {
+    double value = 0, distances = 1;
+    for (int i = size.taps - 1; i >= 0; --i) value = value * p + in[i * stride_in];
+    for (const double q : at) distances *= p == q ? 1 : p - q;
+    *out = value / distances;
+    out += stride_out;
+  }
+  *out = in[(size.taps - 1) * stride_in];
 }
 
 }  // namespace
 
-void winograd_transform_weight(int tile, const float* taps, float* planes) {
-  const int points = tile + 2;
-  double kernel[9], half[6 * 3], full[36];
-  for (int i = 0; i < 9; ++i) kernel[i] = static_cast<double>(taps[i]);
-  for (int x = 0; x < 3; ++x) transform_rows(tile, kernel + x, 3, half + x, 3);
-  for (int y = 0; y < points; ++y) transform_rows(tile, half + 3 * y, 1, full + points * y, 1);
-  for (int i = 0; i < points * points; ++i) planes[i] = static_cast<float>(full[i]);
+void winograd_transform_weight(WinogradSize size, const float* taps, float* planes) {
+  const int n = size.taps, patch = size.patch();
+  const std::vector<double> at = points(size), kernel(taps, taps + n * n);
+  std::vector<double> half(static_cast<size_t>(patch * n)), full(static_cast<size_t>(size.planes()));
+  for (int x = 0; x < n; ++x) transform_row(size, at, kernel.data() + x, n, half.data() + x, n);
+  for (int y = 0; y < patch; ++y) transform_row(size, at, half.data() + n * y, 1, full.data() + patch * y, 1);
+  for (const double value : full) *planes++ = static_cast<float>(value);
 }
 
 }  // namespace semisparse

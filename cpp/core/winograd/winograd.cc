@@ -5,6 +5,7 @@
 
 #include "core/base/aligned.h"
 #include "core/conv2d/padded_input.h"
+#include "core/conv2d/phases.h"
 #include "core/cpu/cpu.h"
 #include "core/row_run/row_run.h"
 #include "core/weights/prepare.h"
@@ -13,10 +14,10 @@
 namespace semisparse {
 namespace {
 
-// The input as the tile kernels read it: neighbouring pixels side by side.
+// The input as the tile kernels read it: neighbouring pixels side by side. Several phases make a channel.
 struct Image {
   const float* data;
-  int64_t channel_stride, height, width, row_stride, pad_h, pad_w;
+  int64_t channel_stride, phase_stride, height, width, row_stride, pad_h, pad_w;
 };
 
 struct Layer {
@@ -25,20 +26,24 @@ struct Layer {
   const TilePlan& plan;
   const Conv2dOperands& operands;
   const RowRunKernels& rows = selected_kernels();
-  const WinogradKernels& tiles = selected_winograd(plan.tile);
+  const WinogradKernels& tiles = selected_winograd(plan.size);
   const PreparedWeight::Group& group = weight.groups[0];
-  const int planes = winograd_planes(plan.tile);
+  const int planes = plan.size.planes();
+  const size_t phases = static_cast<size_t>(g.stride_h * g.stride_w);
+
+  // Rows of every plane: the channels that any filter uses, each with its phases.
+  size_t input_rows() const { return group.channels.size() * phases; }
 
   size_t width(const Panel& panel) const {
     return static_cast<size_t>(panel.vectors) * static_cast<size_t>(rows.lanes);
   }
   // Floats from one plane to the next: a cache line more than it takes, or all planes of a tile would fall
   // into the same set of the cache.
-  size_t input_stride(const Panel& panel) const { return group.channels.size() * width(panel) + 16; }
+  size_t input_stride(const Panel& panel) const { return input_rows() * width(panel) + 16; }
   size_t input_floats(const Panel& panel) const { return static_cast<size_t>(planes) * input_stride(panel); }
 };
 
-// Channels [begin, end) of those that any filter uses, transformed.
+// Rows [begin, end), transformed.
 void transform_input(const Layer& l, const Image& image, const Panel& panel, size_t begin, size_t end,
                      float* out) {
   static thread_local AlignedBuffer scratch;
@@ -52,9 +57,10 @@ void transform_input(const Layer& l, const Image& image, const Panel& panel, siz
   args.panel = &panel;
   args.scratch = scratch.reserve(tile_scratch(l.plan));
   args.plane_stride = l.input_stride(panel);
-  for (size_t c = begin; c < end; ++c) {
-    args.in = image.data + l.group.channels[c] * image.channel_stride;
-    args.out = out + c * l.width(panel);
+  for (size_t row = begin; row < end; ++row) {
+    args.in = image.data + l.group.channels[row / l.phases] * image.channel_stride +
+              static_cast<int64_t>(row % l.phases) * image.phase_stride;
+    args.out = out + row * l.width(panel);
     l.tiles.input(args);
   }
 }
@@ -85,9 +91,9 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
         for (size_t i = 0; i < chunks; ++i) {
           const PreparedWeight::Chunk* const chunk = i < l.group.chunks.size() ? &l.group.chunks[i] : nullptr;
           const float* const panel_rows =
-              chunk == nullptr
-                  ? input
-                  : input + p * l.input_stride(panel) + static_cast<size_t>(chunk->first_channel) * width;
+              chunk == nullptr ? input
+                               : input + p * l.input_stride(panel) +
+                                     static_cast<size_t>(chunk->first_channel) * l.phases * width;
           for (int b = first; b < last; ++b) {
             RunBlock runs = no_rows;
             if (chunk != nullptr) {
@@ -125,12 +131,12 @@ void run_panels(const Layer& l, const Image* images, int64_t first, int64_t coun
     const int64_t n = task / panels;
     const Panel& panel = l.plan.tiles->panels[static_cast<size_t>(task % panels)];
     float* const input = buffer.reserve(l.input_floats(panel));
-    if (panel.vectors > 0) transform_input(l, images[n], panel, 0, l.group.channels.size(), input);
+    if (panel.vectors > 0) transform_input(l, images[n], panel, 0, l.input_rows(), input);
     compute_filters(l, first + n, panel, input, 0, l.group.blocks);
   });
 }
 
-// Few panels for the threads: first they share the channels of the input, then the filters. No sum is cut, so
+// Few panels for the threads: first they share the rows of the input, then the filters. No sum is cut, so
 // the result does not depend on the shares.
 void run_shares(const Layer& l, const Image& image, int64_t n, Parallel& parallel) {
   static thread_local AlignedBuffer buffer;
@@ -144,14 +150,13 @@ void run_shares(const Layer& l, const Image& image, int64_t n, Parallel& paralle
   float* const input = buffer.reserve(floats);
   const int64_t threads = parallel.threads(), panel_count = static_cast<int64_t>(panels.size());
   // A few more shares than threads, so that one that is late does not keep the others waiting.
-  const size_t channels = l.group.channels.size();
-  const int64_t channel_shares = std::clamp<int64_t>(static_cast<int64_t>(channels) / 8, 1, 2 * threads);
-  parallel.run(panel_count * channel_shares, [&](int64_t task) {
-    const size_t p = static_cast<size_t>(task / channel_shares),
-                 share = static_cast<size_t>(task % channel_shares);
-    const size_t shares = static_cast<size_t>(channel_shares);
+  const size_t rows = l.input_rows();
+  const int64_t row_shares = std::clamp<int64_t>(static_cast<int64_t>(rows) / 8, 1, 2 * threads);
+  parallel.run(panel_count * row_shares, [&](int64_t task) {
+    const size_t p = static_cast<size_t>(task / row_shares), share = static_cast<size_t>(task % row_shares);
+    const size_t shares = static_cast<size_t>(row_shares);
     if (panels[p].vectors > 0)
-      transform_input(l, image, panels[p], channels * share / shares, channels * (share + 1) / shares,
+      transform_input(l, image, panels[p], rows * share / shares, rows * (share + 1) / shares,
                       input + starts[p]);
   });
   const int64_t blocks = l.group.blocks, filter_shares = std::clamp<int64_t>(blocks / 2, 1, 2 * threads);
@@ -169,23 +174,48 @@ size_t tile_scratch(const TilePlan& plan) {
   size_t floats = 0;
   for (const Panel& panel : plan.tiles->panels) {
     const TileScratch size(plan, plan.tiles->lanes, panel.last_y - panel.first_y + 1);
-    const size_t input = size.lines + size.array * static_cast<size_t>(plan.tile * (plan.tile + 2));
-    const size_t output = static_cast<size_t>(panel.vectors * plan.tiles->lanes * plan.tile * plan.tile);
+    const int tile = plan.size.tile;
+    const size_t input = size.lines + size.array * static_cast<size_t>(tile * plan.size.patch());
+    const size_t output = static_cast<size_t>(panel.vectors * plan.tiles->lanes * tile * tile);
     floats = std::max({floats, input, output + static_cast<size_t>(plan.tiles->lanes)});
   }
   return floats;
 }
 
-int winograd_blocks_together(const TilePlan& plan) {
+KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& plan) {
+  const WinogradSize size = plan.size;
+  KernelPlanes planes;
+  planes.count = size.planes();
+  planes.rows = static_cast<int>(g.stride_h * g.stride_w);
+  // Their sums take a quarter of the L2 cache, so that every plane of the input comes to the L1 cache once
+  // for all of them.
   const size_t block_bytes =
-      sizeof(float) * static_cast<size_t>(winograd_planes(plan.tile) * kBlockFilters *
-                                          std::max(plan.tiles->widest, 1) * plan.tiles->lanes);
-  return static_cast<int>(std::max<size_t>(1, cpu_info().l2_bytes / 4 / block_bytes));
+      sizeof(float) * static_cast<size_t>(size.planes() * kBlockFilters * std::max(plan.tiles->widest, 1) *
+                                          plan.tiles->lanes);
+  planes.together = static_cast<int>(std::max<size_t>(1, cpu_info().l2_bytes / 4 / block_bytes));
+  planes.transform = [size, kernel_h = g.weight.kernel_h, kernel_w = g.weight.kernel_w, stride_h = g.stride_h,
+                      stride_w = g.stride_w](const float* taps, float* out) {
+    std::vector<float> phase(static_cast<size_t>(size.taps * size.taps));
+    for (int64_t phase_y = 0; phase_y < stride_h; ++phase_y) {
+      for (int64_t phase_x = 0; phase_x < stride_w; ++phase_x, out += size.planes()) {
+        std::fill(phase.begin(), phase.end(), 0.0f);
+        for (int64_t y = phase_y; y < kernel_h; y += stride_h)
+          for (int64_t x = phase_x; x < kernel_w; x += stride_w)
+            phase[static_cast<size_t>(y / stride_h * size.taps + x / stride_w)] = taps[y * kernel_w + x];
+        winograd_transform_weight(size, phase.data(), out);
+      }
+    }
+  };
+  return planes;
 }
 
-bool winograd_applies(const Conv2dGeometry& g) {
-  return g.weight.groups == 1 && g.weight.kernel_h == 3 && g.weight.kernel_w == 3 && g.stride_h == 1 &&
-         g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
+std::optional<WinogradSize> winograd_size(const Conv2dGeometry& g, int tile) {
+  if (g.weight.groups != 1 || g.dilation_h != 1 || g.dilation_w != 1) return std::nullopt;
+  const int64_t taps = (g.weight.kernel_h + g.stride_h - 1) / g.stride_h;  // of a phase
+  if (taps != (g.weight.kernel_w + g.stride_w - 1) / g.stride_w) return std::nullopt;
+  for (const WinogradSize& size : kWinogradSizes)
+    if (size.tile == tile && size.taps == taps) return size;
+  return std::nullopt;
 }
 
 void winograd_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const TilePlan& plan,
@@ -193,8 +223,10 @@ void winograd_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, cons
   static thread_local AlignedBuffer copy_buffer;
   const Layer l{g, weight, plan, operands};
   const int64_t (&s)[4] = operands.input.stride;
-  const bool in_place = s[3] == 1 || g.in_w == 1;
-  const int64_t image_floats = padded_plane(g) * g.in_channels();
+  const bool strided = l.phases > 1, in_place = !strided && (s[3] == 1 || g.in_w == 1);
+  const Phases phases(g);
+  const int64_t channel_floats = phases.count * phases.floats;
+  const int64_t image_floats = channel_floats * g.in_channels();
   // A copy serves all panels, so images are copied and computed a few at a time.
   const int64_t slab = in_place ? g.batch : images_per_slab(g);
   float* const copy = in_place ? nullptr : copy_buffer.reserve(static_cast<size_t>(slab * image_floats));
@@ -204,12 +236,15 @@ void winograd_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, cons
     for (int64_t n = 0; n < count; ++n) {
       if (in_place)
         images.push_back(
-            {operands.input.data + (first + n) * s[0], s[1], g.in_h, g.in_w, s[2], g.pad_h, g.pad_w});
+            {operands.input.data + (first + n) * s[0], s[1], 0, g.in_h, g.in_w, s[2], g.pad_h, g.pad_w});
       else
-        images.push_back(
-            {copy + n * image_floats, padded_plane(g), padded_h(g), padded_w(g), padded_w(g), 0, 0});
+        images.push_back({copy + n * image_floats, channel_floats, phases.floats, phases.rows, phases.pitch,
+                          phases.pitch, 0, 0});
     }
-    if (!in_place) copy_images(g, l.rows, operands.input, first, count, copy, parallel);
+    if (strided)
+      split_images(g, l.rows, operands.input, first, count, copy, parallel);
+    else if (!in_place)
+      copy_images(g, l.rows, operands.input, first, count, copy, parallel);
     const int64_t tasks = count * static_cast<int64_t>(plan.tiles->panels.size());
     if (parallel.threads() == 1 || tasks >= 4 * parallel.threads()) {
       run_panels(l, images.data(), first, count, parallel);

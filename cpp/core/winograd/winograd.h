@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd convolution F(MxM, 3x3), M = 4 or 2, for 3x3 kernels of stride 1 (Lavin & Gray, arXiv:1509.09308).
+// Winograd convolution F(MxM, RxR) (Lavin & Gray, arXiv:1509.09308): M = 4 or 2 for 3x3 kernels, M = 4 for
+// 4x4.
 //
-// The output is cut into tiles of MxM pixels. With P = M + 2 the input patch of PxP pixels under a tile
+// The output is cut into tiles of MxM pixels. With P = M + R - 1 the input patch of PxP pixels under a tile
 // becomes P*P values, and so does every kernel; for each of these P*P *planes* there is one matrix product
 // [filters x channels] . [channels x tiles], done by the same row-run kernels as im2col: a tile is a column.
 // A whole kernel that is zero (connectivity) is skipped in every plane, and so is a tile whose pixels are all
 // masked. Zeros inside a kernel (patterns) save nothing here.
+//
+// A convolution of stride s is one of stride 1 over the s*s phases of its input (conv2d/phases.h), each with
+// every s-th tap: 7x7 of stride 2, the stem of a ResNet, is 4x4 over four times the channels.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/conv2d/conv2d.h"
+#include "core/winograd/size.h"
 #include "core/winograd/tile_plan.h"
 
 namespace semisparse {
 
-constexpr int winograd_planes(int tile) {
-  return (tile + 2) * (tile + 2);
-}
-
-// One kernel's 9 taps to its planes, row-major. In double: done once for each weight.
-void winograd_transform_weight(int tile, const float* taps, float* planes);
+// A kernel of taps x taps weights to its planes, row-major. In double: done once for each weight.
+void winograd_transform_weight(WinogradSize size, const float* taps, float* planes);
 
 // One channel of a panel: from pixels to the P*P planes of its tiles.
 struct TileInputArgs {
@@ -49,11 +51,11 @@ struct TileOutputArgs {
   Activation activation;
 };
 
-// One instruction set's kernels for one tile size.
+// One instruction set's kernels for one size.
 struct WinogradKernels {
   const char* isa;
   const char* name;
-  int tile;
+  WinogradSize size;
   void (*input)(const TileInputArgs& args);
   void (*output)(const TileOutputArgs& args);
 };
@@ -62,21 +64,21 @@ struct WinogradKernels {
 size_t tile_scratch(const TilePlan& plan);
 
 // Every kernel set compiled into this library, best first.
-const std::vector<const WinogradKernels*>& winograd_kernels(int tile);
+const std::vector<const WinogradKernels*>& winograd_kernels(WinogradSize size);
 
 // The set of the selected instruction set.
-const WinogradKernels& selected_winograd(int tile);
+const WinogradKernels& selected_winograd(WinogradSize size);
 
-// Whether F(tile x tile, 3x3) can compute this convolution at all.
-bool winograd_applies(const Conv2dGeometry& geometry);
+// The size that computes this convolution in tiles of tile x tile pixels, if there is one.
+std::optional<WinogradSize> winograd_size(const Conv2dGeometry& geometry, int tile);
 
+struct KernelPlanes;
 struct PreparedWeight;
 
-// Blocks of filters that are computed together: their sums take a quarter of the L2 cache, so that every
-// plane of the input comes to the L1 cache once for all of them.
-int winograd_blocks_together(const TilePlan& plan);
+// How the kernels of this convolution are prepared for winograd_conv2d.
+KernelPlanes winograd_weight_planes(const Conv2dGeometry& geometry, const TilePlan& plan);
 
-// `weight`: made with winograd_transform_weight and winograd_blocks_together.
+// `weight`: made with winograd_weight_planes.
 void winograd_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const TilePlan& plan,
                      const Conv2dOperands& operands, Parallel& parallel);
 
