@@ -71,6 +71,13 @@ def classify_parser() -> argparse.ArgumentParser:
         help="change fields of the recipe's _default, e.g. columns.granularity=run16",
     )
     model.add_argument(
+        "--held-out",
+        type=int,
+        metavar="N",
+        help="training pictures kept aside to compare masks on, for criterion held_out only "
+        "(default: 512, and a tenth of smaller sets)",
+    )
+    model.add_argument(
         "--bn-batches",
         type=int,
         metavar="N",
@@ -136,6 +143,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         ("--label-smoothing", 0 <= args.label_smoothing < 1, "in [0, 1)"),
         ("--model-ema-decay", 0 <= args.model_ema_decay < 1, "in [0, 1)"),
         ("--bn-batches", args.bn_batches is None or args.bn_batches >= 0, "0 or more"),
+        ("--held-out", args.held_out is None or args.held_out >= 1, "1 or more"),
         ("--lr-warmup-epochs", args.lr_warmup_epochs >= 0, "0 or more"),
     ]
     for name, good, expected in checks:

@@ -43,6 +43,7 @@ FIXED_ON_RESUME = (
     "model_ema",
     "distill",
     "augmentation",
+    "held_out",
 )
 
 
@@ -165,6 +166,8 @@ class _Run:
                 weight=args.distill_weight,
                 temperature=args.distill_temperature,
             )
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
+        held_out = self._hold_out(recipe)
         steps = len(self.data.train)
         self.total_steps = args.epochs * steps
         self.sparsifier = None
@@ -173,7 +176,12 @@ class _Run:
 
             example = torch.zeros(1, 3, args.size, args.size, device=self.device)
             self.sparsifier = Sparsifier(
-                self.model, recipe, example, total_steps=self.total_steps or None, seed=args.seed
+                self.model,
+                recipe,
+                example,
+                total_steps=self.total_steps or None,
+                seed=args.seed,
+                held_out=held_out,
             )
             self.progress.print(self.sparsifier.describe())
         self.optimizer = make_optimizer(
@@ -189,12 +197,32 @@ class _Run:
             Schedule(args.lr_scheduler, self.total_steps, warmup_steps=round(args.lr_warmup_epochs * steps)),
         )
         self.average = WeightAverage(self.model, args.model_ema_decay) if args.model_ema else None
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
         self.parallel = self.model
         if distributed.active():
             self.parallel = nn.parallel.DistributedDataParallel(
                 self.model, device_ids=[self.device.index] if self.device.type == "cuda" else None
             )
+
+    def _hold_out(self, recipe):
+        """Whole batches of training pictures for criterion `held_out`, as many on each rank; None if no layer
+        has it."""
+        args, loader = self.args, self.data.train
+        columns = [layer.columns for layer in (recipe.resolve(self.model) if recipe else {}).values()]
+        if not any(c.criterion == "held_out" and c.ratio > 0 for c in columns):
+            return None
+        from .columns.held_out import HeldOut
+
+        step = args.batch_size * distributed.world_size()
+        if args.held_out is None:
+            args.held_out = min(512, len(loader.used) // 10)
+        count = max(args.held_out // step, 1) * step
+
+        def loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            images, labels = batch
+            with self.precision.autocast():
+                return self.criterion(model(images), labels)
+
+        return HeldOut(list(loader.hold_out(count)), loss)
 
     def _restore(self, state: dict) -> None:
         given, then = vars(self.args), state.get("args", {})

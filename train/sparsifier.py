@@ -17,6 +17,7 @@ from .columns.allocation import allocate
 from .columns.automatic import Choice, fix_granularity
 from .columns.criteria import RandomCriterion, SaliencyCriterion
 from .columns.granularity import make_mask
+from .columns.held_out import HeldOut, HeldOutCriterion
 from .columns.schedule import scheduled_ratio
 from .weights.sparsity import WeightSparsity
 
@@ -49,6 +50,7 @@ class Sparsifier:
             fractions of. Without it there is no schedule: every `step` selects masks at the full ratio (ADMM
             updates its variables at the full penalty instead), and they freeze in `finalize`.
         seed: of the random criteria; rank 0's counts.
+        held_out: batches that are not trained on, which criterion `held_out` compares masks on.
 
     Raises ValueError if recipe and model do not fit, or if a layer named in it is not used in the forward
     pass; RuntimeError if a granularity is `auto` and the layer cannot be timed here.
@@ -62,6 +64,7 @@ class Sparsifier:
         *,
         total_steps: int | None = None,
         seed: int = 0,
+        held_out: HeldOut | None = None,
     ):
         if not isinstance(recipe, Recipe):
             raise ValueError(
@@ -91,15 +94,20 @@ class Sparsifier:
         self._generator = torch.Generator().manual_seed(int(seeds[0]))
         self._input_size = tuple(example_input.shape[-2:])
         self._criteria = {
-            kind: self._make_criterion(kind)
+            kind: self._make_criterion(kind, held_out)
             for kind in dict.fromkeys(c.criterion for c in self.columns.values())
         }
 
-    def _make_criterion(self, kind: str):
+    def _make_criterion(self, kind: str, held_out: HeldOut | None):
         names = self._named(kind)
         modules, sizes = {n: self._modules[n] for n in names}, {n: self.sizes[n] for n in names}
         if kind == "saliency":
             return SaliencyCriterion(modules, sizes)
+        if kind == "held_out":
+            columns = {name: self.columns[name] for name in names}
+            return HeldOutCriterion(
+                self.model, modules, columns, sizes, self._input_size, held_out, self._generator
+            )
         return RandomCriterion(kind == "coherent_random", modules, sizes, self._input_size, self._generator)
 
     def _named(self, kind: str) -> list[str]:
@@ -305,8 +313,11 @@ class Sparsifier:
         return sum(int((~m).sum()) for m in self.weights.masks().values()) / total if total else 0.0
 
     def pop_log(self) -> list[dict]:
-        """What the methods reported since the last call, e.g. ADMM's residuals (see `Admm.update`)."""
-        rows, self.weights.log = self.weights.log, []
+        """What methods and criteria reported since the last call, e.g. residuals (see `Admm.update`)."""
+        logs = [self.weights.log, *(c.log for c in self._criteria.values() if hasattr(c, "log"))]
+        rows = [row for log in logs for row in log]
+        for log in logs:
+            log.clear()
         return rows
 
     def removed(self) -> float:

@@ -7,7 +7,7 @@ import io
 import torch
 from torch import nn
 
-from semisparse.train import Sparsifier
+from semisparse.train import HeldOut, Sparsifier
 
 
 class SmallNet(nn.Module):
@@ -57,7 +57,10 @@ class Training:
         self.model = model()
         self.x, self.y = quadrants(32 * min(steps, 40))
         total = steps if total_steps == "steps" else total_steps
-        self.sparsifier = Sparsifier(self.model, recipe, self.x[:1], total_steps=total, seed=seed)
+        held_out = HeldOut([quadrants(16, seed=100 + i) for i in range(4)])
+        self.sparsifier = Sparsifier(
+            self.model, recipe, self.x[:1], total_steps=total, seed=seed, held_out=held_out
+        )
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.05, momentum=0.9)
         self.done, self.losses, self.masks, self.weights, self.log = 0, [], [], [], []
 

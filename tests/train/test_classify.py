@@ -11,7 +11,7 @@ import semisparse as ss
 from semisparse.masking import column_mask, masked_modules
 from semisparse.recipe import Recipe
 from semisparse.train.checkpoint import load_checkpoint
-from semisparse.train.classify import main
+from semisparse.train.classify import _Run, main
 from semisparse.train.data.sources import ArraySource
 from semisparse.train.run import load_run
 
@@ -194,6 +194,38 @@ def test_a_killed_run_resumes_to_the_same_masks_and_schedule(recipe, tmp_path):
     assert all(torch.equal(resumed["model"][name], value) for name, value in whole["model"].items())
     rows = [[(row["train_loss"], row["methods"]) for row in state["history"]] for state in (whole, resumed)]
     assert rows[0] == rows[1]
+
+
+def test_granularity_and_masks_chosen_by_measuring_are_kept_in_a_resumed_run(dense, tmp_path, monkeypatch):
+    from semisparse.train.columns import automatic
+
+    chosen = ["--checkpoint", str(dense[0] / "checkpoint.pt"), "--lr", "0.01", "--recipe", "columns20"]
+    chosen += ["--set", "columns.granularity=auto", "columns.criterion=held_out"]
+    fast = {"dense": 2.0, "pixel": 1.5, "run4": 1.0}
+    monkeypatch.setattr(automatic, "_time", lambda *_: fast)
+    whole = main(options(tmp_path / "whole", *chosen, "--epochs", "2"))
+
+    def stop(self, epoch, train=_Run._epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return train(self, epoch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_Run, "_epoch", stop)
+        main(options(tmp_path / "cut", *chosen, "--epochs", "2"))
+    monkeypatch.setattr(automatic, "_time", None)  # nothing is measured again
+    resumed = main(options(tmp_path / "cut", *chosen, "--epochs", "2", "--resume"))
+    states = [load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "cut")]
+    masks = [state["sparsifier"]["masks"] for state in states]
+    assert all(torch.equal(masks[0][name], mask) for name, mask in masks[1].items())
+    leaders = [state["sparsifier"]["criteria"]["held_out"]["leader"] for state in states]
+    assert leaders[0] == leaders[1] and whole["loss"] == resumed["loss"]
+    assert states[0]["args"]["held_out"] == 143  # a tenth; one whole batch of 128 is compared on
+    # The run's own copy of the recipe names what was chosen, and continues the run as well.
+    written = Recipe.load(tmp_path / "cut" / "recipe.yaml")
+    assert written.layer("layer1.0.conv1").columns.granularity == "run4"
+    same = [*chosen[:4], "--recipe", str(tmp_path / "cut" / "recipe.yaml")]
+    assert main(options(tmp_path / "cut", *same, "--epochs", "2", "--resume"))["loss"] == whole["loss"]
 
 
 def test_resuming_something_else_is_refused(sparse, dense, recipe):

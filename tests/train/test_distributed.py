@@ -3,19 +3,21 @@
 import os
 import socket
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from nets import SmallNet, quadrants
 from torch import nn
 
 from semisparse.recipe import Recipe
-from semisparse.train import Sparsifier, distributed
+from semisparse.train import HeldOut, Sparsifier, distributed
 
 RECIPE = {
     "_default": {"columns": {"ratio": 0.3, "begin": 0.0, "end": 0.8, "every": 2}},
     "a.0": {"scheme": "pattern", "group": 4, "connectivity": 0.5, "end": 0.8, "every": 2},
     "b.0": {"scheme": "unstructured", "ratio": 0.7, "method": "magnitude", "end": 0.8, "every": 2}
     | {"columns": {"criterion": "coherent_random", "granularity": "auto"}},
+    "stem.0": {"columns": {"criterion": "held_out"}},
     "point": {"scheme": "block", "block": [4, 4], "ratio": 0.5, "method": "reweighted", "end": 0.8}
     | {"columns": None},
     "fc": {"scheme": "unstructured", "ratio": 0.5, "method": "reweighted", "end": 0.8},
@@ -34,7 +36,12 @@ def worker(rank, port, folder):
         model = nn.parallel.DistributedDataParallel(SmallNet())
         # Different seeds, as a careless script has them: rank 0's must count.
         sparsifier = Sparsifier(
-            model, Recipe(RECIPE), torch.zeros(1, 3, 12, 14), total_steps=STEPS, seed=rank
+            model,
+            Recipe(RECIPE),
+            torch.zeros(1, 3, 12, 14),
+            total_steps=STEPS,
+            seed=rank,
+            held_out=HeldOut([quadrants(8, seed=20 + rank), quadrants(8, seed=30 + rank)]),
         )
         optimizer = torch.optim.SGD(model.parameters(), 0.05)
         x, y = quadrants(16 * STEPS, seed=10 + rank)
@@ -80,6 +87,9 @@ def test_ranks_hold_the_same_masks_learned_from_all_of_their_data(tmp_path):
     assert [row["step"] for row in zero["log"] if "faded" in row] == [4]
     left = sum(int(zero["model"][f"{name}.weight"].count_nonzero()) for name in ("point", "fc"))
     assert left < 0.7 * (12 * 12 + 4 * 12)
+    races = [row for row in zero["log"] if row.get("criterion") == "held_out"]
+    assert [row["final"] for row in races] == [False, True]
+    assert zero["state"]["criteria"]["held_out"]["leader"] == one["state"]["criteria"]["held_out"]["leader"]
     assert zero["state"]["choices"] == one["state"]["choices"] and list(zero["state"]["choices"]) == ["b.0"]
     assert zero["state"]["recipe"] == one["state"]["recipe"] != zero["state"]["asked"]
     averages = [state["state"]["criteria"]["saliency"]["average"]["a.0"] for state in (zero, one)]
@@ -88,6 +98,20 @@ def test_ranks_hold_the_same_masks_learned_from_all_of_their_data(tmp_path):
         zero["state"]["criteria"]["coherent_random"]["best_loss"]
         == (one["state"]["criteria"]["coherent_random"]["best_loss"])
     )
+
+
+def unequal(rank, port):
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    distributed.initialize("cpu")
+    try:
+        with pytest.raises(ValueError, match=f"{rank + 1} held-out batches on this rank, of 3 on 2"):
+            HeldOut([quadrants(2)] * (rank + 1))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_ranks_must_hold_out_as_many_batches():
+    mp.spawn(unequal, (free_port(),), nprocs=2)
 
 
 def test_a_single_process_needs_no_group():

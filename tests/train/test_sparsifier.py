@@ -7,10 +7,8 @@ from nets import SmallNet, Training, equal
 from torch import nn
 
 from semisparse.masking import column_mask, masked_modules
-from semisparse.recipe import Recipe
+from semisparse.recipe import CRITERIA, Recipe
 from semisparse.train import Sparsifier
-
-CRITERIA = ("saliency", "coherent_random", "random")
 
 
 def recipe(criterion="saliency", ratio=0.3, **more):

@@ -43,23 +43,40 @@ class MemoryLoader:
         self.size, self.batch_size, self.augmentation = size, batch_size, augmentation
         self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, torch.device(device)
         self.epoch = 0
+        self.used = torch.arange(len(images))  # indices of the pictures that batches are made of
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def hold_out(self, count: int) -> MemoryLoader:
+        """Take `count` pictures out of the batches for good: which ones depends on `seed` alone. Returns a
+        loader of them, cropped as for validation. Raises ValueError if too few would be left."""
+        held, self.used = split(self.used, count, self.seed, self.batch_size * self.world_size)
+        return MemoryLoader(
+            self.images[held],
+            self.labels[held],
+            size=self.size,
+            batch_size=self.batch_size,
+            augmentation=None,
+            rank=self.rank,
+            world_size=self.world_size,
+            device=self.device,
+        )
+
     def __len__(self) -> int:
         if self.augmentation is None:
-            mine = len(range(self.rank, len(self.images), self.world_size))
+            mine = len(range(self.rank, len(self.used), self.world_size))
             return -(-mine // self.batch_size)
-        return max(len(self.images) // self.world_size // self.batch_size, 1)
+        return max(len(self.used) // self.world_size // self.batch_size, 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.augmentation is None:
-            order = torch.arange(len(self.images))[self.rank :: self.world_size]
+            order = self.used[self.rank :: self.world_size]
         else:
             # One permutation for all ranks, so that the ranks' shares are disjoint.
             shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(len(self.images), generator=shuffle)[self.rank :: self.world_size]
+            order = self.used[torch.randperm(len(self.used), generator=shuffle)]
+            order = order[self.rank :: self.world_size]
             noise = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 4099 + 1 + self.rank)
         for step in range(len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -69,6 +86,20 @@ class MemoryLoader:
             else:
                 images = augment(images, self.size, self.augmentation, noise)
             yield normalize(images), self.labels[index].to(self.device, non_blocking=True)
+
+
+def split(pictures: Tensor, count: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """`count` of the indices `pictures`, chosen by `seed`, and the others, in their order.
+
+    Raises ValueError if the others are fewer than `step`, one step of training.
+    """
+    if not 0 < count <= len(pictures) - step:
+        raise ValueError(
+            f"{count} of {len(pictures)} training pictures are to be held out, but a step of training needs "
+            f"{step} of them; hold out fewer, or train with smaller batches"
+        )
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
+    return pictures[order[:count].sort().values], pictures[order[count:].sort().values]
 
 
 def decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .augment import center_crop, normalize
-from .memory import resize_center
+from .memory import resize_center, split
 from .sources import FileSource
 
 
@@ -42,23 +43,33 @@ class StreamingLoader:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.workers, self.device = workers, torch.device(device)
         self.epoch = 0
+        self.used = torch.arange(len(self.dataset))  # indices of the pictures that batches are made of
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def hold_out(self, count: int) -> StreamingLoader:
+        """As `MemoryLoader.hold_out`."""
+        held, self.used = split(self.used, count, self.seed, self.batch_size * self.world_size)
+        other = copy.copy(self)
+        other.dataset = copy.copy(self.dataset)
+        other.augmentation = other.dataset.augmentation = None
+        other.used = held
+        return other
+
     def __len__(self) -> int:
         if self.augmentation is None:
-            mine = len(range(self.rank, len(self.dataset), self.world_size))
+            mine = len(range(self.rank, len(self.used), self.world_size))
             return -(-mine // self.batch_size)
-        return max(len(self.dataset) // self.world_size // self.batch_size, 1)
+        return max(len(self.used) // self.world_size // self.batch_size, 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch_seed = self.seed * 1_000_003 + self.epoch
         if self.augmentation is None:
-            order = list(range(self.rank, len(self.dataset), self.world_size))
+            order = self.used[self.rank :: self.world_size].tolist()
         else:
             shuffle = torch.Generator().manual_seed(epoch_seed)
-            order = torch.randperm(len(self.dataset), generator=shuffle).tolist()
+            order = self.used[torch.randperm(len(self.used), generator=shuffle)].tolist()
             order = order[self.rank :: self.world_size][: len(self) * self.batch_size]
         # Each picture's own seed travels with its index, so its crop does not depend on which worker decodes.
         batches = [

@@ -88,6 +88,42 @@ def test_ranks_share_the_pictures(folder, memory_limit):
     assert validated == 10
 
 
+@pytest.mark.parametrize("memory_limit", [1e9, 0], ids=["memory", "streaming"])
+def test_held_out_pictures_are_not_trained_on(folder, memory_limit):
+    for i in range(12):  # every picture of its own brightness, so that it can be recognised
+        for j, name in enumerate(COLOURS):
+            Image.new("RGB", (24, 24), (8 * i + 4 * j,) * 3).save(folder / "train" / name / f"{i}.png")
+
+    def loaders(rank):
+        data = load_data(
+            *(str(folder),),
+            **dict(size=16, batch_size=4, workers=0, memory_limit=memory_limit, augmentation="none"),
+            **dict(rank=rank, world_size=2, seed=5, cache=False),
+        )
+        return data.train.hold_out(8), data.train
+
+    def pictures(loader):
+        return {round(picture.mean().item(), 3) for images, _ in loader for picture in images}
+
+    held, trained = set(), set()
+    for rank in (0, 1):
+        aside, train = loaders(rank)
+        assert len(aside) == 1 and len(train) == 2
+        mine = pictures(aside)
+        assert len(mine) == 4 and not mine & held and mine == pictures(aside)
+        held |= mine
+        for epoch in range(4):
+            train.set_epoch(epoch)
+            trained |= pictures(train)
+    assert len(held) == 8 and len(trained) == 16 and not held & trained
+    assert pictures(loaders(0)[0]) | pictures(loaders(1)[0]) == held
+    _, train = loaders(0)
+    with pytest.raises(
+        ValueError, match="9 of 16 training pictures are to be held out, but .* needs 8"
+    ):
+        train.hold_out(9)
+
+
 def test_decoded_pictures_are_cached_until_the_files_change(folder, cache, monkeypatch):
     first = next(iter(load_data(str(folder), size=16).val))[0]
     files = sorted(os.listdir(cache / "semisparse" / "decoded"))
