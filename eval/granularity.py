@@ -68,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def table(choices: Mapping[str, Choice]) -> str:
-    """A line for each layer: what was measured, what is chosen, and how many times faster than dense it is.
-    A granularity that cannot meet the ratio on a map has no time."""
+    """A line for each layer: what was measured, what is chosen, and how many times faster than dense it is;
+    `none` if all columns stay. A granularity that cannot meet the ratio on a map has no time."""
     labels = (DENSE, *GRANULARITIES)
     rows = [["layer", "chosen", *labels, "x"]]
     for name, choice in choices.items():
         times = [f"{choice.ms[label]:.3f}" if label in choice.ms else "-" for label in labels]
-        rows.append([name, choice.granularity, *times, f"{choice.gain:.2f}"])
+        rows.append([name, choice.granularity or "none", *times, f"{choice.gain:.2f}"])
     return text_table(rows, left=2)
 
 

@@ -41,7 +41,7 @@ from semisparse._files import replace_atomically
 SCHEMES = ("dense", "pattern", "block_punched", "block", "structured", "unstructured")
 BOX_SCHEMES = SCHEMES[2:]  # what is removed are boxes of weights, a `ratio` of them
 GRANULARITIES = ("pixel", "run4", "run8", "run16", "tile4x4")  # the finest first
-AUTO = "auto"  # the finest that is about as fast as the fastest, measured when training begins
+AUTO = "auto"  # the finest that is about as fast as the fastest: measured
 CRITERIA = ("saliency", "held_out", "coherent_random", "random")
 METHODS = ("admm", "magnitude", "reweighted")
 SCOPES = ("layer", "global")
@@ -71,8 +71,9 @@ class Columns:
         granularity: what is removed together: `pixel`; `run4`, `run8`, `run16` (aligned runs of consecutive
             columns, row-major, as they lie in the im2col matrix); `tile4x4` (aligned squares of output
             pixels). `auto`: of these, for each layer, the finest that is about as fast as the fastest on the
-            machine where training begins, measured there (`semisparse.train.columns.automatic`); `semisparse
-            granularity` measures without training, for instance on the machine that is deployed to.
+            machine where training begins, measured there (`semisparse.train.columns.automatic`); none of the
+            columns where that is no faster than all of them. `semisparse granularity` measures without
+            training, for instance on the machine that is deployed to.
         criterion: `saliency` (learned), `held_out` (candidates, learned and random ones, compared on batches
             that are not trained on), `coherent_random` (Grimaldi et al. 2023) or `random`.
         begin, end: when removal starts and when masks freeze, as fractions of the training steps.
@@ -349,12 +350,12 @@ class Recipe:
             settings[key] = _yaml().safe_load(value)
         return Recipe(entries)
 
-    def with_granularities(self, granularities: Mapping[str, str]) -> Recipe:
-        """A recipe that names the column granularity of some layers, by layer name."""
+    def with_columns(self, settings: Mapping[str, Mapping[str, Any]]) -> Recipe:
+        """A recipe with fields of `columns` replaced in some layers, by layer name."""
         entries = self.to_dict()
-        for name, granularity in granularities.items():
-            settings = entries.setdefault(name, {})
-            settings["columns"] = {**settings.get("columns", {}), "granularity": granularity}
+        for name, columns in settings.items():
+            entry = entries.setdefault(name, {})
+            entry["columns"] = {**entry.get("columns", {}), **columns}
         return Recipe(entries)
 
     def at_once(self) -> Recipe:

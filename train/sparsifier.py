@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from semisparse.masking import attach_column_mask, column_mask, set_column_mask
+from semisparse.masking import attach_column_mask, column_mask, detach_column_mask, set_column_mask
 from semisparse.recipe import Recipe
 from semisparse.statistics import output_sizes
 
@@ -76,29 +76,43 @@ class Sparsifier:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.asked, self.total_steps = recipe, total_steps
         self.steps = 0
-        calls = _calls(self.model, recipe.resolve(self.model), example_input)
-        self.choices: dict[str, Choice]
+        layers = recipe.resolve(self.model)
+        calls = _calls(self.model, layers, example_input)
+        sized = [name for name, layer in layers.items() if layer.columns.ratio > 0]
+        self._output_sizes = {name: _only_size(name, calls[name]) for name in sized}
         self.recipe, self.choices = fix_granularity(self.model, recipe, example_input)
-        layers = self.recipe.resolve(self.model)
         sparse = {name: layer for name, layer in layers.items() if layer.sparse_weights}
         positions = {name: sum(count for _, count in calls[name]) for name in sparse}
         self.weights = WeightSparsity(self.model, sparse, total_steps, positions)
+        seeds = distributed.broadcast_(torch.tensor([seed], dtype=torch.int64))
+        self._generator = torch.Generator().manual_seed(int(seeds[0]))
+        self._input_size = tuple(example_input.shape[-2:])
+        self._held_out = held_out
+        self._criteria: dict = {}
+        self._modules: dict[str, nn.Conv2d] = {}
+        self._arrange_columns()
+
+    def _arrange_columns(self) -> None:
+        """Masks and criteria for the layers that the recipe (with its granularities chosen) takes columns
+        from; none for others."""
+        for kind, criterion in self._criteria.items():
+            criterion.freeze(self._named(kind))
+        for module in self._modules.values():
+            detach_column_mask(module)
+        layers = self.recipe.resolve(self.model)
         self.columns = {name: layer.columns for name, layer in layers.items() if layer.columns.ratio > 0}
         self._modules = {name: self.model.get_submodule(name) for name in self.columns}
-        self.sizes = {name: _only_size(name, calls[name]) for name in self.columns}
+        self.sizes = {name: self._output_sizes[name] for name in self.columns}
         for name, size in self.sizes.items():
             attach_column_mask(self._modules[name], torch.ones(size, dtype=torch.bool))
         self.frozen: set[str] = set()
         self._ratios = dict.fromkeys(self.columns, 0.0)  # what the present masks were made for
-        seeds = distributed.broadcast_(torch.tensor([seed], dtype=torch.int64))
-        self._generator = torch.Generator().manual_seed(int(seeds[0]))
-        self._input_size = tuple(example_input.shape[-2:])
         self._criteria = {
-            kind: self._make_criterion(kind, held_out)
+            kind: self._make_criterion(kind)
             for kind in dict.fromkeys(c.criterion for c in self.columns.values())
         }
 
-    def _make_criterion(self, kind: str, held_out: HeldOut | None):
+    def _make_criterion(self, kind: str):
         names = self._named(kind)
         modules, sizes = {n: self._modules[n] for n in names}, {n: self.sizes[n] for n in names}
         if kind == "saliency":
@@ -106,7 +120,7 @@ class Sparsifier:
         if kind == "held_out":
             columns = {name: self.columns[name] for name in names}
             return HeldOutCriterion(
-                self.model, modules, columns, sizes, self._input_size, held_out, self._generator
+                self.model, modules, columns, sizes, self._input_size, self._held_out, self._generator
             )
         return RandomCriterion(kind == "coherent_random", modules, sizes, self._input_size, self._generator)
 
@@ -133,6 +147,7 @@ class Sparsifier:
         it they freeze the last mask drawn.
         """
         self.steps += 1
+        self._held_out = None  # the criterion has it, until it needs it no more
         self.weights.step(self.steps)
         if self._columns_finalized:
             return
@@ -271,18 +286,21 @@ class Sparsifier:
                 f"{self.total_steps}; give the same total_steps, or start a new run"
             )
         sizes = {name: tuple(mask.shape) for name, mask in state["masks"].items()}
-        if sizes != self.sizes:
-            different = next(n for n in {**sizes, **self.sizes} if sizes.get(n) != self.sizes.get(n))
+        layers = recipe.resolve(self.model)
+        masked = [name for name, layer in layers.items() if layer.columns.ratio > 0]
+        own = {name: self._output_sizes[name] for name in masked}
+        if sizes != own:
+            different = next(n for n in {**sizes, **own} if sizes.get(n) != own.get(n))
             raise ValueError(
                 f"the sparsifier's state has for {different!r} a mask of size {sizes.get(different)}, "
-                "this model "
-                f"{self.sizes.get(different)}; use the same model and input size"
+                f"this model {own.get(different)}; use the same model and input size"
             )
         self.weights.check_state_dict(state["weights"])
-        self.recipe, self.asked = recipe, asked
         self.choices = {name: Choice(**choice) for name, choice in state.get("choices", {}).items()}
-        layers = recipe.resolve(self.model)
-        self.columns = {name: layers[name].columns for name in self.columns}
+        self.asked = asked
+        if self.recipe != recipe:
+            self.recipe = recipe
+            self._arrange_columns()
         self.steps = state["steps"]
         self.weights.load_state_dict(state["weights"])
         self._ratios = dict(state["ratios"])
@@ -327,9 +345,9 @@ class Sparsifier:
 
     def describe(self) -> str:
         """One line a layer and kind of sparsity: what will go, how, and when."""
-        if not self.columns and not self.weights.layers:
+        if not self.columns and not self.weights.layers and not self.choices:
             return "the recipe makes no layer sparse"
-        width = max(map(len, (*self.columns, *self.weights.layers)))
+        width = max(map(len, (*self.columns, *self.weights.layers, *self.choices)))
         lines = [f"{name:<{width}}  {layer.describe()}" for name, layer in self.weights.layers.items()]
         for name, c in self.columns.items():
             # Small maps and coarse units cannot meet every ratio: say what will really be removed.
@@ -341,6 +359,9 @@ class Sparsifier:
                 + (", shared out among layers)" if c.scope == "global" else ")")
                 + (f"  {self.choices[name]}" if name in self.choices else "")
             )
+        lines += [
+            f"{n:<{width}}  {choice}" for n, choice in self.choices.items() if choice.granularity is None
+        ]
         return "\n".join(lines)
 
 

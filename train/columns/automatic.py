@@ -4,7 +4,9 @@ Which units skip work depends on the algorithm that runs a layer (Winograd skips
 convolution whole vectors, im2col single pixels at the price of gathering them), and that on its shape, on the
 sparsity of its weights and on the processor. So every layer is timed with a mask of each granularity at the
 recipe's ratio, its weights as sparse as the recipe makes them, and gets the *finest* granularity that is
-within `TOLERANCE` of the fastest: finer units cost less accuracy. Layers that are alike are measured once.
+within `TOLERANCE` of the fastest: finer units cost less accuracy. Where even the fastest gains less than that
+over the layer without a mask, all columns stay: removing some would cost accuracy for nothing. Layers that
+are alike are measured once.
 
 Layers of one network may get different granularities. Scores do not depend on them: a unit's score is the
 mean over its columns, so masks of neighbouring layers still agree on the regions that go, to within the size
@@ -44,23 +46,30 @@ class Choice:
     """What was measured of one layer.
 
     Attributes:
-        granularity: what it gets.
+        granularity: what it gets; None if all columns stay.
         ms: milliseconds on one thread, by granularity; `dense` is the layer without a mask.
         machine: where, as `semisparse.tuning.machine` names it.
     """
 
-    granularity: str
+    granularity: str | None
     ms: dict[str, float]
     machine: str
 
     @property
     def gain(self) -> float:
-        """How many times faster than without the mask."""
-        return self.ms[DENSE] / self.ms[self.granularity]
+        """How many times faster than without a mask."""
+        return self.ms[DENSE] / self.ms[self.granularity or DENSE]
+
+    def settings(self) -> dict:
+        """For `columns` of the layer in a recipe."""
+        return {"ratio": 0.0} if self.granularity is None else {"granularity": self.granularity}
 
     def __str__(self) -> str:
-        text = f"auto: {self.gain:.2f}x its dense {self.ms[DENSE]:.3f} ms"
-        return text if self.gain > 1 + TOLERANCE else f"{text}, so it costs accuracy for nothing"
+        dense = self.ms[DENSE]
+        if self.granularity is None:
+            fastest = min(time for label, time in self.ms.items() if label != DENSE)
+            return f"auto: all columns stay ({dense:.3f} ms; without some of them, {fastest:.3f} ms)"
+        return f"auto: {self.gain:.2f}x its dense {dense:.3f} ms"
 
 
 def fix_granularity(
@@ -76,8 +85,8 @@ def fix_granularity(
         rounds: interleaved visits to every variant of a layer.
 
     Returns:
-        A recipe that names the granularity of each such layer, and what was measured of them. The same recipe
-        and nothing, if no layer's granularity is `auto`.
+        A recipe that names the granularity of each such layer, or ratio 0 where all columns stay, and what
+        was measured of them. The same recipe and nothing, if no layer's granularity is `auto`.
 
     Raises:
         ValueError: recipe and model do not fit.
@@ -115,13 +124,16 @@ def fix_granularity(
     for name, row in zip(automatic, table.tolist(), strict=True):
         ms = {label: time for label, time in zip(_LABELS, row, strict=True) if time == time}
         choices[name] = Choice(choose(ms), ms, where)
-    return recipe.with_granularities({name: choice.granularity for name, choice in choices.items()}), choices
+    return recipe.with_columns({name: choice.settings() for name, choice in choices.items()}), choices
 
 
-def choose(ms: dict[str, float]) -> str:
-    """The finest granularity within `TOLERANCE` of the fastest, of those that were timed."""
+def choose(ms: dict[str, float]) -> str | None:
+    """The finest granularity within `TOLERANCE` of the fastest, of those that were timed; None if that one is
+    not faster than `dense` by as much."""
     times = {name: ms[name] for name in GRANULARITIES if name in ms}
     fastest = min(times.values())
+    if ms[DENSE] <= (1 + TOLERANCE) * fastest:
+        return None
     return next(name for name, time in times.items() if time <= (1 + TOLERANCE) * fastest)
 
 

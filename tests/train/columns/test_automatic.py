@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from nets import SmallNet, Training, equal
 from torch import nn
 
+from semisparse.masking import masked_modules
 from semisparse.recipe import GRANULARITIES, Recipe
 from semisparse.train import Sparsifier
 from semisparse.train.columns import automatic
@@ -21,10 +22,11 @@ def recipe(**columns):
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(GRANULARITIES), st.floats(1e-3, 1e3), min_size=1))
 def test_the_finest_that_is_about_as_fast_as_the_fastest(ms):
-    chosen = choose({DENSE: 1e-6} | ms)
+    chosen = choose({DENSE: 1e6} | ms)
     assert ms[chosen] <= (1 + TOLERANCE) * min(ms.values())
     finer = GRANULARITIES[: GRANULARITIES.index(chosen)]
     assert all(ms[name] > (1 + TOLERANCE) * min(ms.values()) for name in finer if name in ms)
+    assert choose({DENSE: 1.04 * min(ms.values())} | ms) is None
 
 
 def test_every_layer_gets_what_is_measured():
@@ -34,10 +36,13 @@ def test_every_layer_gets_what_is_measured():
     assert list(choices) == ["a.0", "b.0"]
     layers = fixed.resolve(model)
     for name, choice in choices.items():
-        assert layers[name].columns.granularity == choice.granularity in choice.ms
+        if choice.granularity is None:
+            assert name not in layers and choice.gain == 1
+        else:
+            assert layers[name].columns.granularity == choice.granularity in choice.ms
+            assert (layers[name].columns.ratio, layers[name].columns.end) == (0.3, 0.7)
+            assert choice.gain == choice.ms[DENSE] / choice.ms[choice.granularity]
         assert all(time > 0 for time in choice.ms.values()) and choice.machine
-        assert choice.gain == choice.ms[DENSE] / choice.ms[choice.granularity]
-    assert layers["a.0"].columns.ratio == 0.3 and layers["a.0"].columns.end == 0.7
     assert equal(before, model.state_dict()) and model.training
 
 
@@ -114,6 +119,16 @@ def test_a_run_keeps_what_was_chosen_when_it_began(monkeypatch):
     second.run(11)
     runs = second.masks[-1]["a.0"].flatten().view(-1, 4)
     assert torch.equal(runs.all(1), runs.any(1))
+    # Also where another measurement would leave other layers alone.
+    layers = iter([{"pixel": 1.95}, {"pixel": 1.0}] * 2)
+    monkeypatch.setattr(automatic, "_time", lambda *_: {DENSE: 2.0} | next(layers))
+    one = Training(recipe()).run(9)
+    assert list(one.sparsifier.masks()) == ["b.0"]
+    monkeypatch.setattr(automatic, "_time", pretend({"run4": 1.0, "pixel": 3.0}))
+    two = one.continued()
+    assert list(two.sparsifier.masks()) == ["b.0"] and two.run(11).sparsifier.finalized
+    assert list(masked_modules(two.model)) == ["b.0"]
+    assert not two.model.a[0]._forward_hooks  # neither a mask nor a recorder
     # Also from the recipe that names the choice: nothing is measured then.
     monkeypatch.setattr(automatic, "_time", None)
     third = Sparsifier(SmallNet(), first.sparsifier.recipe, X, total_steps=20)
@@ -130,8 +145,10 @@ def test_describe_says_what_was_chosen_and_where_nothing_is_gained(monkeypatch):
     assert "0.3 pixel saliency, 0.2..0.7)  auto: 2.00x its dense 2.000 ms" in (
         Training(recipe()).sparsifier.describe()
     )
-    monkeypatch.setattr(automatic, "_time", pretend({"pixel": 2.0}))
-    assert "costs accuracy for nothing" in Training(recipe()).sparsifier.describe()
+    monkeypatch.setattr(automatic, "_time", pretend({"pixel": 1.95}))
+    nothing = Training(recipe()).run(20)
+    assert "a.0  auto: all columns stay (2.000 ms; without" in nothing.sparsifier.describe()
+    assert nothing.sparsifier.masks() == {} and nothing.sparsifier.finalized
 
 
 def test_what_cannot_be_measured_is_an_error_that_says_what_to_do(monkeypatch):
