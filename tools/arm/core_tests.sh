@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# The C++ core's tests on emulated ARM cores: cross-built once, its inner loops checked for spilled registers, run as a
+# The C++ core's tests on emulated ARM cores: cross-built once, its kernels checked for spilled registers, run as a
 # Raspberry Pi 4 (Cortex-A72, ARMv8.0) and a Raspberry Pi 5 (Cortex-A76). Needs (Debian): g++-aarch64-linux-gnu qemu-user cmake ninja-build doctest-dev
 #   tools/arm/core_tests.sh [build directory]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${1:-$root/build/core-aarch64}
-cmake -S "$root/cpp/core" -B "$build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$root/tools/arm/toolchain.cmake" >/dev/null
+# The compiler's assembly, with its comments, stays beside the objects: check_spills.py reads it.
+cmake -S "$root/cpp/core" -B "$build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$root/tools/arm/toolchain.cmake" \
+  -DCMAKE_POSITION_INDEPENDENT_CODE=ON -DCMAKE_CXX_FLAGS="-save-temps=obj -fverbose-asm" >/dev/null
 cmake --build "$build"
 echo "== registers of the NEON kernels"
-find "$build" -name 'neon.cc.o' -path '*row_run*' -exec "$root/tools/arm/check_spills.py" {} +
+"$root/tools/arm/check_spills.py" "$build"
 for cpu in cortex-a72 cortex-a76; do
   echo "== core tests on $cpu"
   qemu-aarch64 -cpu "$cpu" -L /usr/aarch64-linux-gnu "$build/core_tests"

@@ -6,7 +6,7 @@
 set -euo pipefail
 . "$(dirname "$0")/paths.sh"
 core=$1 count=2
-target="$cache/root-$core"
+made="$cache/root-$core"
 basic="fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 modern="$basic atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 case $core in # variant, part and revision as in the core's manual
@@ -20,7 +20,8 @@ case $core in # variant, part and revision as in the core's manual
     exit 1
     ;;
 esac
-if [ ! -e "$target/.done" ]; then
+if [ ! -e "$made/.done" ]; then
+  target="$made.$$" # renamed when complete: two programs may want it at once
   rm -rf "$target"
   cp -al "$cache/root" "$target"
   mkdir -p "$target/proc" "$target/sys/devices/system/cpu"
@@ -50,5 +51,7 @@ if [ ! -e "$target/.done" ]; then
   done
   echo "$all" | tee "$target/sys/devices/system/cpu/"{possible,present} >"$target/sys/devices/system/cpu/online"
   touch "$target/.done"
+  [ -e "$made/.done" ] || rm -rf "$made"
+  mv -T "$target" "$made" 2>/dev/null || rm -rf "$target"
 fi
-echo "$target"
+echo "$made"

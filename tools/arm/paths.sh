@@ -13,6 +13,21 @@ debian_suite=bookworm
 # project is developed with, whose wheel asks for CUDA libraries (stub_cuda.py).
 torch_versions=${SEMISPARSE_ARM_TORCH:-2.9.1 2.13.0}
 
+# One run at a time changes the world; a second one waits. Whoever holds the lock says so to the scripts that it
+# starts, and these keep it as long as one of them lives (they inherit the open file).
+lock() { # shared, for programs that only run in the world; default: alone
+  [ "${SEMISPARSE_ARM_LOCKED:-}" != "$cache" ] || return 0
+  local mode=--exclusive
+  [ "${1:-}" != shared ] || mode=--shared
+  mkdir -p "$cache"
+  exec 9>>"$cache/.lock"
+  if ! flock --nonblock "$mode" 9; then
+    echo "waiting for another run that uses $cache" >&2
+    flock "$mode" 9
+  fi
+  export SEMISPARSE_ARM_LOCKED=$cache
+}
+
 need() { # commands; says which Debian packages bring them
   local missing=()
   for command in "$@"; do command -v "$command" >/dev/null || missing+=("$command"); done

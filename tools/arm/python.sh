@@ -9,6 +9,7 @@
 set -euo pipefail
 . "$(dirname "$0")/paths.sh"
 core=${ARM_CPU:-cortex-a72}
+lock shared
 target=$("$here/fake_cpu.sh" "$core")
 for folder in ${ARM_PATH-numpy tests}; do PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$cache/$folder"; done
 plugin=()

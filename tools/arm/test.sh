@@ -16,6 +16,7 @@ fi
 export PYTHON=$native
 # Hypothesis draws a twentieth of the examples: an emulated core is that much slower.
 export SEMISPARSE_TEST_SCALE=${SEMISPARSE_TEST_SCALE:-0.05} OMP_NUM_THREADS=2
+lock
 read -r first second <<<"$torch_versions"
 second=${second:-$first}
 "$here/world.sh"

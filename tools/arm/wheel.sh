@@ -5,12 +5,16 @@
 set -euo pipefail
 . "$(dirname "$0")/paths.sh"
 need qemu-aarch64 aarch64-linux-gnu-g++ ninja
+lock
 torch=${1:-2.9.1}
 build="$cache/build-torch-$torch"
+# Objects of another checkout may be younger than this one's sources.
+[ "$(cat "$build/checkout" 2>/dev/null)" = "$root" ] || rm -rf "$build"
 # A copy of the checkout: neither its build directory nor an editable installation is touched. Times are kept and the
 # objects stay in $build/objects, so the next build compiles only what has changed.
 rm -rf "$build/source" "$build/dist"
 mkdir -p "$build/source" "$build/dist" "$build/objects"
+echo "$root" >"$build/checkout"
 (cd "$root" && git ls-files -z --cached --others --exclude-standard | while IFS= read -rd '' file; do
   [ ! -e "$file" ] || printf '%s\0' "$file"
 done | tar -c --null -T - | tar -x -C "$build/source")

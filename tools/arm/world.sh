@@ -5,8 +5,8 @@
 #   tools/arm/world.sh             see paths.sh for the environment
 set -euo pipefail
 . "$(dirname "$0")/paths.sh"
-need qemu-aarch64 aarch64-linux-gnu-gcc apt-get dpkg-deb
-mkdir -p "$cache"
+need qemu-aarch64 aarch64-linux-gnu-gcc apt-get dpkg-deb flock
+lock
 
 once() { # name, command...: run it unless it has succeeded before
   local mark="$cache/.done-$1"

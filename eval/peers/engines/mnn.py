@@ -16,7 +16,7 @@ def build(model: nn.Module, example: Tensor, threads: int, directory: str):
     import numpy as np
 
     path = Path(directory) / "model.mnn"
-    _convert(onnx.export(model, example, directory), path)
+    convert(onnx.export(model, example, directory), path)
     interpreter = MNN.Interpreter(str(path))
     # "high" is float32 wherever "normal" would be float16 or bfloat16.
     session = interpreter.createSession({"backend": "CPU", "numThread": threads, "precision": "high"})
@@ -44,7 +44,7 @@ def build(model: nn.Module, example: Tensor, threads: int, directory: str):
     return call
 
 
-def _convert(model: Path, output: Path) -> None:
+def convert(model: Path, output: Path) -> None:
     # The converter module directly: the console script installs packages and uploads usage logs.
     import _tools
 

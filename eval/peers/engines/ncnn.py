@@ -17,7 +17,7 @@ def build(model: nn.Module, example: Tensor, threads: int, directory: str):
 
     if example.shape[0] != 1:
         raise ValueError(f"ncnn runs one image at a time, and the batch is {example.shape[0]}")
-    param, weights = _convert(model, example, Path(directory))
+    param, weights = convert(model, example, Path(directory))
     net = ncnn.Net()
     net.opt.num_threads = threads
     for name in dir(net.opt):
@@ -43,7 +43,7 @@ def build(model: nn.Module, example: Tensor, threads: int, directory: str):
     return call
 
 
-def _convert(model: nn.Module, example: Tensor, directory: Path) -> tuple[Path, Path]:
+def convert(model: nn.Module, example: Tensor, directory: Path) -> tuple[Path, Path]:
     import pnnx
 
     script, param, weights = (directory / name for name in ("ncnn.pt", "ncnn.param", "ncnn.bin"))

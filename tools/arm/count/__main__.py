@@ -1,197 +1,224 @@
-"""Executed instructions and estimated cycles of convolution layers and networks on ARM, without a board.
+"""Executed instructions and estimated cycles of layers and networks on ARM, without a board.
 
-    python tools/arm/count [--peers torch ncnn onnxruntime] [--layers 64@56 ...] [--network FILE...] [-o FILE]
+    python tools/arm/count [--layers 64@56 ...] [--networks resnet18@224 yolov8n.yaml@320] [--engines NAME...]
 
-Runs in the emulated Python (tools/arm/world.sh and wheel.sh make it, this command calls them where needed),
-on the emulated Cortex-A76. Instructions are exact and repeatable; cycles are estimates of llvm-mca (see
-cycles.py), which takes Debian's LLVM 22 where it can be fetched. Neither knows caches: they compare kernels
-and are no times.
+Every engine runs in the emulated Python (tools/arm/world.sh) as a Cortex-A76, on one thread, in float32: ours
+through the numpy runtime, the others the dense model. The third call is counted. Instructions are exact and
+repeatable, whatever else the machine does; cycles are estimates of llvm-mca (cycles.py), with Debian's LLVM
+22 where it can be fetched. Neither knows caches: they compare kernels and are no times.
+
+Needs an installed semisparse with the extras eval and engines (ultralytics for YOLO), and what
+tools/arm/test.sh needs. What has been counted once is kept in the cache of the arm64 world, by engine
+version, model and input: an interrupted run goes on where it was, and only what has changed is counted again
+(--fresh: everything).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import gzip
+import hashlib
 import json
 import os
-import subprocess
+import re
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from cycles import Block, Estimator  # noqa: E402
+from cycles import Block, Estimate, Estimator  # noqa: E402
+from functions import Functions  # noqa: E402
+from workloads import Run, Workload, digest  # noqa: E402
+from world import CACHE, CORES, EMULATED, WHEELS, Lock, estimators, path, prepare, run  # noqa: E402
 
-CACHE = Path(
-    os.environ.get("SEMISPARSE_ARM_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semisparse/arm"
+from semisparse._files import replace_atomically  # noqa: E402
+from semisparse._table import text_table  # noqa: E402
+
+ENGINES = ("semisparse", *WHEELS)
+LAYERS = ("64@56", "128@28", "256@14", "512@7")
+NETWORKS = ("resnet18@224", "yolov8n.yaml@320")
+SETTINGS = (
+    "dense",
+    "columns=0.3+granularity=tile4x4",
+    "connectivity=0.72+group=4",
+    "connectivity=0.72+group=4+columns=0.3+granularity=tile4x4",
+    "pattern+group=4",
+    "pattern+group=4+columns=0.3+granularity=run16",
+    "pattern+group=4+connectivity=0.72",
+    "pattern+group=4+connectivity=0.72+columns=0.3",
+    "pattern+group=4+connectivity=0.72+columns=0.3+granularity=run16",
+    "pattern+group=4+connectivity=0.72+columns=0.3+granularity=tile4x4",
 )
-CORES = ("neoverse-n1", "cortex-a72", "cortex-a55")
-TORCH = "2.9.1"
-LLVM = "22"
-PEERS = {  # what each needs besides numpy: requirements of its wheels
-    "torch": [],
-    "ncnn": ["ncnn", "tqdm", "portalocker"],
-    "onnxruntime": ["onnxruntime", "onnx", "protobuf", "flatbuffers", "ml_dtypes", "typing-extensions"],
-}
 
 
-def patterns(rng: np.random.Generator, filters: int, channels: int, group: int) -> np.ndarray:
-    """A 0/1 mask (filters, channels, 3, 3): the centre and 3 neighbours of each kernel, one of 8 shapes, the
-    same for `group` filters."""
-    neighbours = np.array([i for i in range(9) if i != 4])
-    library = np.zeros((8, 9), np.float32)
-    library[:, 4] = 1
-    for shape in library:
-        shape[rng.permutation(neighbours)[:3]] = 1
-    chosen = rng.integers(8, size=(filters // group, channels)).repeat(group, axis=0)
-    return library[chosen].reshape(filters, channels, 3, 3)
+@dataclass(frozen=True)
+class Row:
+    run: Run
+    version: str
+    instructions: int
+    estimates: dict[str, Estimate]  # by core
+    blocks: list[Block]
 
 
-def cases(channels: int, size: int) -> dict[str, dict[str, np.ndarray]]:
-    """The schemes of one 3x3 layer: input, weight, column mask and expected output of each."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, channels, size, size), dtype=np.float32)
-    weight = rng.standard_normal((channels, channels, 3, 3), dtype=np.float32) * np.float32(0.05)
-    every = np.ones((size, size), bool)
-    pixels = np.ones(size * size, bool)
-    pixels[rng.permutation(size * size)[: round(0.3 * size * size)]] = False
-    starts = np.arange(0, size * size, 16)
-    runs = np.ones(size * size, bool)
-    for start in rng.permutation(starts)[: round(0.3 * len(starts))]:
-        runs[start : start + 16] = False
-    pixels, runs = pixels.reshape(size, size), runs.reshape(size, size)
-    pattern = weight * patterns(rng, channels, channels, 4)
-    kept = rng.random((channels // 4, channels)).argsort(axis=1) < round(channels / 3.6)
-    eightfold = pattern * kept.repeat(4, axis=0)[:, :, None, None]
-    schemes = {
-        "dense": (weight, every),
-        "columns 0.3": (weight, pixels),
-        "columns 0.3, runs of 16": (weight, runs),
-        "pattern": (pattern + 0, every),
-        "pattern + columns 0.3, runs of 16": (pattern + 0, runs),
-        "8x": (eightfold + 0, every),
-        "8x + columns 0.3": (eightfold + 0, pixels),
-        "8x + columns 0.3, runs of 16": (eightfold + 0, runs),
-    }
-    return {
-        name: {"x": x, "weight": w, "mask": mask, "y": convolve(x, w) * mask}
-        for name, (w, mask) in schemes.items()
-    }
-
-
-def convolve(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
-    return np.einsum("ncijhw,ochw->noij", windows, weight, optimize=True)
-
-
-def run(command: list, **environment: str) -> str:
-    result = subprocess.run(
-        list(map(str, command)), env=os.environ | environment, text=True, capture_output=True
-    )
-    if result.returncode != 0:
-        raise SystemExit(f"{command[0]} failed:\n{result.stderr[-3000:]}")
-    return result.stdout
-
-
-def emulate(path: str, arguments: list) -> dict[int, list[Block]]:
-    """The marked regions of a run of the driver, by tag."""
-    out = CACHE / "count.out"
-    plugin = f"{CACHE / 'plugin.so'},out={out}"
-    run(
-        [HERE.parent / "python.sh", HERE / "driver.py", *arguments],
-        ARM_CPU="cortex-a76", ARM_PATH=path, ARM_PLUGIN=plugin, OMP_NUM_THREADS="1",
-    )  # fmt: skip
-    regions: dict[int, list[Block]] = {}
-    with open(out) as file:
-        for line in file:
-            first, *words = line.split()
-            if first == "region":
+def emulate(engine: str, runs: list[Run]) -> Iterator[tuple[Run, list[Block]]]:
+    """What each of the runs executed, until one fails."""
+    out = CACHE / f"count.{os.getpid()}"
+    try:
+        done, error = run(
+            [HERE.parent / "python.sh", HERE / "driver.py", engine, *[f"{r.file}:{r.option}" for r in runs]],
+            ARM_CPU=EMULATED, ARM_PATH=path(engine), ARM_PLUGIN=f"{CACHE / 'plugin.so'},out={out}",
+            OMP_NUM_THREADS="1",
+        )  # fmt: skip
+        regions: dict[int, list[Block]] = {}
+        for line in out.read_text().splitlines():
+            start, *words = line.split()
+            if start == "region":
                 blocks = regions.setdefault(int(words[0]), [])
             else:
-                blocks.append((int(first), words))
-    return regions
+                blocks.append((int(start), words))
+        for tag in map(int, re.findall(r"^\d+$", done, re.MULTILINE)):
+            yield runs[tag], regions[tag]
+        if error:
+            raise SystemExit(f"{engine}: {error}")
+    finally:
+        out.unlink(missing_ok=True)
 
 
-def prepare(peers: list[str]) -> None:
-    run([HERE.parent / "world.sh"], SEMISPARSE_ARM_TORCH=TORCH)
-    site = CACHE / f"site-{TORCH}"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
-    pip += ["--no-compile", "--only-binary=:all:", "--implementation", "cp", "--python-version", "311"]
-    if not site.exists():
-        wheel = run([HERE.parent / "wheel.sh", TORCH]).split()[-1]
-        run([*pip, "--platform", "linux_aarch64", "--target", site, wheel])
-    run(["cc", "-O2", "-shared", "-fPIC", "-o", CACHE / "plugin.so", HERE / "plugin.c"])
-    platforms = [f"--platform={name}_aarch64" for name in
-                 ("manylinux_2_35", "manylinux_2_34", "manylinux_2_31", "manylinux_2_28", "manylinux_2_27",
-                  "manylinux2014", "manylinux_2_17")]  # fmt: skip
-    for peer in peers:
-        target = CACHE / f"peer-{peer}"
-        if PEERS[peer] and not target.exists():
-            print(f"== fetching {peer} for ARM", file=sys.stderr)
-            run([*pip, *platforms, "--target", target, *PEERS[peer]])
+def executed(engine: str, version: str, runs: list[Run], fresh: bool) -> dict[Run, list[Block]]:
+    """The same, from the cache where it is there."""
+    tool = hashlib.sha256((HERE / "driver.py").read_bytes() + (HERE / "plugin.c").read_bytes()).hexdigest()
+    store = CACHE / "counts"
+    store.mkdir(exist_ok=True)
+    keys = {r: hashlib.sha256(f"{version} {tool} {EMULATED} {digest(r)}".encode()).hexdigest() for r in runs}
+    files = {r: store / f"{key[:32]}.json.gz" for r, key in keys.items()}
+    missing = [r for r in runs if fresh or not files[r].exists()]
+    if missing:
+        begin = time.monotonic()
+        for counted, blocks in emulate(engine, missing):
+            with replace_atomically(files[counted]) as file:
+                file.write(gzip.compress(json.dumps(blocks).encode(), 1))
+        print(f"{engine}: {len(missing)} runs counted in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    return {r: json.loads(gzip.decompress(file.read_bytes())) for r, file in files.items()}
 
 
-def estimators() -> list[Estimator]:
-    """LLVM 22's models where Debian has it, unpacked into the cache; else those of the installed llvm-mca."""
-    root = CACHE / f"llvm-{LLVM}"
-    bin = root / f"usr/lib/llvm-{LLVM}/bin"
-    if not bin.exists():
-        root.mkdir(exist_ok=True)
-        packages = [f"llvm-{LLVM}", f"libllvm{LLVM}", "libz3-4", "libpfm4", "libzstd1", "libedit2", "libxml2"]
-        done = subprocess.run(["apt-get", "download", "-qq", *packages], cwd=root, capture_output=True)
-        for package in root.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, root], check=True)
-            package.unlink()
-        if done.returncode != 0 or not bin.exists():
-            print(f"LLVM {LLVM} cannot be fetched; using the installed llvm-mca", file=sys.stderr)
-            return [Estimator(core) for core in CORES]
-    libraries = [root / "usr/lib/x86_64-linux-gnu", bin.parent / "lib"]
-    return [Estimator(core, bin, libraries) for core in CORES]
+def count(runs: list[Run], version: str, models: list[Estimator], fresh: bool) -> dict[Run, Row]:
+    """One engine."""
+    rows = {}
+    for r, blocks in executed(runs[0].engine, version, runs, fresh).items():
+        instructions = sum(times * len(words) for times, words in blocks)
+        estimates = {model.core: model.estimate(blocks) for model in models}
+        rows[r] = Row(r, version, instructions, estimates, blocks)
+    return rows
 
 
-def report(rows: list[dict], name: str, blocks: list[Block], models: list[Estimator]) -> None:
-    row = {"name": name, "instructions": sum(runs * len(words) for runs, words in blocks)}
-    row |= {model.core: round(model.cycles(blocks)) for model in models}
-    rows.append(row)
-    numbers = "".join(f"{row[key] / 1e6:14.2f}" for key in ("instructions", *CORES))
-    print(f"{name:<58}{numbers}", flush=True)
+def report(name: str, rows: list[Row]) -> str:
+    """The table of one workload, in millions; then how well our loops use the cores."""
+    dense = [row for row in rows if row.run.engine != "semisparse"]
+    first = CORES[0]
+    instructions = min((row.instructions for row in dense), default=0)
+    cycles = min((row.estimates[first].cycles for row in dense), default=0)
+    table = [[name, "instructions", *CORES, "/ best engine", f"{first} / best"]]
+    for row in rows:
+        numbers = (row.instructions, *[row.estimates[core].cycles for core in CORES])
+        ratios = [
+            f"{number / best:.2f}" if best else ""
+            for number, best in zip(numbers, (instructions, cycles), strict=False)
+        ]
+        table.append(
+            [f"{row.run.engine}, {row.run.label}", *[f"{number / 1e6:.2f}" for number in numbers], *ratios]
+        )
+    return text_table(table)
+
+
+def efficiency(name: str, rows: list[Row]) -> str:
+    """Useful multiply-adds per cycle, of the core's most: in the hottest loop, all such loops, everything."""
+    table = [[name, *[f"{core}: {what}" for core in CORES for what in ("hot", "loops", "all")]]]
+    for row in rows:
+        each = [
+            e
+            for core in CORES
+            for e in (row.estimates[core].hot, row.estimates[core].loops, row.estimates[core].all)
+        ]
+        table.append([f"{row.run.engine}, {row.run.label}", *[f"{100 * value:.0f}%" for value in each]])
+    return text_table(table)
+
+
+def hottest(row: Row, model: Estimator, number: int) -> str:
+    """Our own run's blocks that take most cycles."""
+    functions = Functions(next((CACHE / "site-count/semisparse").glob("_core.*.so")))
+    table = [["", "of cycles", "runs", "instructions", "of fma peak"]]
+    lines = []
+    for hot in model.hottest(row.blocks, number):
+        name = functions.of(hot.words) or "?"
+        table.append(
+            [
+                name,
+                f"{100 * hot.share:.1f}%",
+                str(hot.runs),
+                str(len(hot.words)),
+                f"{100 * hot.efficiency:.0f}%",
+            ]
+        )
+        lines.append("\n".join([f"{name}:", *[f"    {line}" for line in hot.text]]).expandtabs(8))
+    return "\n".join([f"{row.run.label}, {model.core}", text_table(table), *lines])
+
+
+def as_dict(name: str, row: Row) -> dict:
+    return {
+        "workload": name, "engine": row.run.engine, "version": row.version, "run": row.run.label,
+        "instructions": row.instructions,
+        **{core: vars(estimate) for core, estimate in row.estimates.items()},
+    }  # fmt: skip
 
 
 def main() -> None:
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["torch", "ncnn"])
-    parser.add_argument("--layers", nargs="*", default=["64@56"], metavar="CHANNELS@SIZE")
-    parser.add_argument("--network", nargs="*", default=[], metavar="FILE", help="of semisparse.save")
-    parser.add_argument("--size", type=int, default=224, help="of a network's image, where it is free")
-    parser.add_argument("-o", "--output", type=Path, default=Path("count.json"))
+    parser = argparse.ArgumentParser(prog="tools/arm/count", description=__doc__, formatter_class=form)
+    several = {"nargs": "*", "help": "default: %(default)s"}
+    parser.add_argument("--engines", choices=ENGINES, default=ENGINES, metavar="NAME", **several)
+    parser.add_argument("--layers", default=LAYERS, metavar="CHANNELS@SIDE", **several)
+    parser.add_argument("--networks", default=NETWORKS, metavar="MODEL@SIDE", **several)
+    parser.add_argument("--imposed", default=SETTINGS, metavar="SETTING", **several)
+    parser.add_argument(
+        "--hottest", type=int, default=0, metavar="N", help="also list each run's N hottest blocks"
+    )
+    parser.add_argument("--fresh", action="store_true", help="count again what the cache has")
+    parser.add_argument("-o", "--output", type=Path, default=Path("count.json"), help="default: %(default)s")
     options = parser.parse_args()
-    prepare(options.peers)
-    models, rows = estimators(), []
-    print(f"{'millions':<58}{'instructions':>14}" + "".join(f"{core:>14}" for core in CORES))
-    own = f"site-{TORCH} numpy"
-    for layer in options.layers:
-        schemes = cases(*map(int, layer.split("@")))
-        arrays = {
-            f"{tag}.{key}": array for tag, case in enumerate(schemes.values()) for key, array in case.items()
-        }
-        np.savez(CACHE / "cases.npz", count=len(schemes), **arrays)
-        paths = {"semisparse": own, **{peer: f"peer-{peer} numpy" for peer in options.peers}}
-        if "torch" in paths:
-            paths["torch"] = f"torch-{TORCH} torch-dependencies numpy"
-        for engine, path in paths.items():
-            regions = emulate(path, [engine, CACHE / "cases.npz"])
-            for tag, name in enumerate(schemes):
-                if tag in regions:
-                    report(rows, f"{layer} {engine}, {name}", regions[tag], models)
-    if options.network:
-        files = [Path(file).resolve() for file in options.network]
-        for tag, blocks in emulate(own, ["network", options.size, *files]).items():
-            report(rows, files[tag].name, blocks, models)
-    options.output.write_text(json.dumps({"unit": "1", "rows": rows}, indent=1) + "\n")
+    report_to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # exporters talk
+    lock = Lock()
+    versions = prepare(list(options.engines))
+    models = estimators()
+    for model in models:
+        model.remember(CACHE)
+    lock.share()
+    workloads = [Workload(name, options.imposed) for name in (*options.layers, *options.networks)]
+    runs = {w.name: w.write(CACHE / "count" / w.name, options.engines) for w in workloads}
+    rows: dict[Run, Row] = {}
+    for engine, version in versions.items():
+        own = [r for each in runs.values() for r in each if r.engine == engine]
+        rows |= count(own, version, models, options.fresh)
+    show = functools.partial(print, file=report_to, flush=True)
+    show("Millions of instructions and of cycles:")
+    for name, each in runs.items():
+        show("\n" + report(name, [rows[r] for r in each]))
+    show("\nMultiply-adds per cycle, of what the core can do at most:")
+    for name, each in runs.items():
+        show("\n" + efficiency(name, [rows[r] for r in each]))
+    if options.hottest:
+        for each in runs.values():
+            for r in each:
+                if r.engine == "semisparse":
+                    show("\n" + hottest(rows[r], models[0], options.hottest))
+    results = [as_dict(name, rows[r]) for name, each in runs.items() for r in each]
+    with replace_atomically(options.output) as file:
+        content = {"emulated": EMULATED, "llvm": models[0].version, "rows": results}
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
 if __name__ == "__main__":

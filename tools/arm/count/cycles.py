@@ -6,17 +6,56 @@ by ports and dependencies with everything in the L1 cache. It compares kernels; 
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from semisparse._files import replace_atomically
 
 _ITERATIONS = 100
 # llvm-mca charges a call 100 cycles, and has no model of system instructions.
 _BRANCH = re.compile(r"^(bl|blr|br|ret)\b.*")
 _SYSTEM = re.compile(r"^(svc|mrs|msr|udf|brk|hint|dmb|isb|dc|ic|sys)\b")
 
+_SHARE = 0.99  # the rest, thousands of blocks that ran a few times, is taken to be like it
+_AT_ONCE = 500  # blocks in one call of llvm-mca
+
 Block = tuple[int, list[str]]  # how often it ran, its instructions in hexadecimal
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What llvm-mca says of executed blocks.
+
+    Attributes:
+        cycles: of all of them.
+        products: multiply-adds, of single numbers.
+        hot: of the block with most multiply-adds: these per cycle, as a fraction of the core's peak.
+        loops: the same of all blocks of which a third or more are multiply-adds.
+        all: the same of everything.
+    """
+
+    cycles: int
+    products: int
+    hot: float
+    loops: float
+    all: float
+
+
+@dataclass(frozen=True)
+class Hot:
+    """One block of `Estimator.hottest`: its instructions, how often it ran, the fraction of all cycles that
+    it takes, and its multiply-adds per cycle as a fraction of the core's peak."""
+
+    text: list[str]
+    words: list[str]
+    runs: int
+    share: float
+    efficiency: float
 
 
 class Estimator:
@@ -34,9 +73,63 @@ class Estimator:
         self._environment = {"LD_LIBRARY_PATH": ":".join(map(str, libraries))} if libraries else None
         self._text: dict[str, str] = {}
         self._unknown: set[str] = set()
+        self._cycles: dict[str, float] = {}
+        self._memory: Path | None = None
 
-    def cycles(self, blocks: Sequence[Block], share: float = 0.999) -> float:
+    def remember(self, folder: Path) -> None:
+        """Keep cycles of blocks in a file there, and take them from it: llvm-mca is slow."""
+        self._memory = folder / f"cycles-{self.core}-{self.version}-{_ITERATIONS}.json"
+        if self._memory.exists():
+            self._cycles = json.loads(self._memory.read_text())
+
+    @property
+    def version(self) -> str:
+        return re.search(r"LLVM version (\S+)", self._run("llvm-mca", ["--version"], "").stdout).group(1)
+
+    @functools.cached_property
+    def peak(self) -> float:
+        """Multiply-adds of single numbers per cycle, at most: of 24 independent ones on whole registers."""
+        words = [f"{0x4F991000 | register:08x}" for register in range(24)]  # fmla vN.4s, v0.4s, v25.s[0]
+        self._disassemble(set(words))
+        return 4 * len(words) / self._analyse([words])[0]
+
+    def estimate(self, blocks: Sequence[Block], share: float = _SHARE) -> Estimate:
         """Of the blocks that make up `share` of the executed instructions, scaled to all of them."""
+        chosen, covered = self._most(blocks, share)
+        each = self._known([words for _, words in chosen])
+        cycles = [runs * number for (runs, _), number in zip(chosen, each, strict=True)]
+        products = [runs * sum(map(self._fma, words)) for runs, words in chosen]
+        hot = max(range(len(chosen)), key=products.__getitem__)
+        loops = [
+            i
+            for i, (_, words) in enumerate(chosen)
+            if 3 * sum(map(bool, map(self._fma, words))) >= len(words)
+        ]
+        spent = sum(cycles[i] for i in loops)
+        return Estimate(
+            round(sum(cycles) / covered),
+            sum(products),
+            products[hot] / (cycles[hot] * self.peak),
+            sum(products[i] for i in loops) / (spent * self.peak) if spent else 0.0,
+            sum(products) / (sum(cycles) / covered * self.peak),
+        )
+
+    def hottest(self, blocks: Sequence[Block], count: int) -> list[Hot]:
+        """The blocks that take most cycles."""
+        chosen, covered = self._most(blocks, _SHARE)
+        each = self._known([words for _, words in chosen])
+        total = sum(runs * cycles for (runs, _), cycles in zip(chosen, each, strict=True)) / covered
+        found = [
+            Hot(
+                [self._text[word] for word in words], words, runs, runs * cycles / total,
+                sum(map(self._fma, words)) / (cycles * self.peak),
+            )
+            for (runs, words), cycles in zip(chosen, each, strict=True)
+        ]  # fmt: skip
+        return sorted(found, key=lambda hot: -hot.share)[:count]
+
+    def _most(self, blocks: Sequence[Block], share: float) -> tuple[list[Block], float]:
+        """The blocks that make up `share` of the executed instructions, and their exact share."""
         blocks = sorted(blocks, key=lambda block: -block[0] * len(block[1]))
         total = sum(runs * len(words) for runs, words in blocks)
         chosen, covered = [], 0
@@ -46,8 +139,30 @@ class Estimator:
             chosen.append(block)
             covered += block[0] * len(block[1])
         self._disassemble({word for _, words in chosen for word in words})
-        each = self._analyse([words for _, words in chosen])
-        return sum(runs * cycles for (runs, _), cycles in zip(chosen, each, strict=True)) * total / covered
+        return chosen, covered / total
+
+    def _known(self, blocks: list[list[str]]) -> list[float]:
+        """Cycles of each block, those that were seen before from memory."""
+        keys = ["".join(words) for words in blocks]
+        new = {key: words for key, words in zip(keys, blocks, strict=True) if key not in self._cycles}
+        names = list(new)
+        for first in range(0, len(names), _AT_ONCE):
+            part = names[first : first + _AT_ONCE]
+            self._cycles.update(zip(part, self._analyse([new[name] for name in part]), strict=True))
+        if new and self._memory:
+            with replace_atomically(self._memory) as file:
+                file.write(json.dumps(self._cycles).encode())
+        return [self._cycles[key] for key in keys]
+
+    def _fma(self, word: str) -> int:
+        """How many numbers an instruction multiplies and adds."""
+        name, _, operands = self._text[word].partition("\t")
+        if name in ("fmadd", "fmsub", "fnmadd", "fnmsub"):
+            return 1
+        if name not in ("fmla", "fmls"):
+            return 0
+        lanes = re.match(r"v\d+\.(\d+)[hsd]", operands)
+        return int(lanes.group(1)) if lanes else 1
 
     def _run(self, tool: str, options: list[str], text: str) -> subprocess.CompletedProcess:
         command = str(self._bin / tool) if self._bin else tool

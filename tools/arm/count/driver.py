@@ -1,120 +1,147 @@
-"""Runs inside the emulated Python: one convolution or one network, between marks that the plugin sees.
+"""Runs inside the emulated Python: one engine on files, each between marks that the plugin sees.
 
-driver.py ENGINE CASES.npz    ENGINE is semisparse, torch, onnxruntime or ncnn
-driver.py network SIZE FILE...     saved networks, by semisparse.runtime; SIZE where theirs is free
+driver.py ENGINE FILE[:OPTION]...   the n-th file is region n; beside it lie x.npy and FILE.npy, the output.
+The number of each that ran and computed the right thing is printed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
-import tempfile
 
 import numpy as np
 
 _LIBC = ctypes.CDLL(None)
+_WARM_UP = 2  # prepares weights and memory; torch's interpreter optimises in its second call
+_TOLERANCE = 1e-3  # of the largest output: what distinguishes another algorithm from another result
 
 
 def mark(what: int, tag: int = 0) -> None:
     _LIBC.syscall(ctypes.c_long(5000), ctypes.c_long(what), ctypes.c_long(tag))
 
 
-def measure(tag: int, call) -> np.ndarray:
-    """The second run is counted: the first one prepares weights and memory."""
-    call()
-    mark(0)
-    result = call()
-    mark(1, tag)
-    return result
-
-
-def semisparse_call(x, weight, mask):
+def semisparse(path: str, option: str, x: np.ndarray):
     from semisparse import _core, runtime
 
     runtime.set_num_threads(1)
-    packed = _core.PackedWeight(runtime.pack_weight(weight))
-    pair = (weight.shape[2] // 2,) * 2
-    out = np.empty((1, weight.shape[0], *x.shape[2:]), np.float32)
-    mask = None if mask.all() else mask
-    return _core.Conv2dCall(x, packed, None, (1, 1), pair, (1, 1), 1, mask, None, "none", None, out)
+    _core.force_algorithm(option or "automatic")
+    network = runtime.load(path)
+    return lambda: network(x)
 
 
-def torch_call(x, weight, mask):
+def torch(path: str, option: str, x: np.ndarray):
     import torch
 
     torch.set_num_threads(1)
-    x, weight = torch.from_numpy(x), torch.from_numpy(weight)
+    layout = torch.channels_last if option == "channels_last" else torch.contiguous_format
+    model = torch.jit.load(path).to(memory_format=layout)
+    image = torch.from_numpy(x).contiguous(memory_format=layout)
 
     def call():
         with torch.inference_mode():
-            return torch.nn.functional.conv2d(x, weight, padding=weight.shape[2] // 2).numpy()
+            return model(image)
 
     return call
 
 
-def onnxruntime_call(x, weight, mask):
-    import onnx
+def onnxruntime(path: str, option: str, x: np.ndarray):
     import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
 
-    pad = [weight.shape[2] // 2] * 4
-    node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=weight.shape[2:], pads=pad)
-    shapes = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("x", "y")]
-    graph = helper.make_graph([node], "g", shapes[:1], shapes[1:], [numpy_helper.from_array(weight, "w")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return lambda: session.run(None, {"x": x})[0]
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, feed)
 
 
-def ncnn_call(x, weight, mask):
+def ncnn(path: str, option: str, x: np.ndarray):
     import ncnn
 
-    folder = tempfile.mkdtemp()
-    filters, size = weight.shape[0], weight.shape[2]
-    with open(folder + "/net.param", "w") as file:
-        file.write("7767517\n2 2\nInput x 0 1 x\n")
-        file.write(f"Convolution y 1 1 x y 0={filters} 1={size} 4={size // 2} 5=0 6={weight.size}\n")
-    with open(folder + "/net.bin", "wb") as file:
-        file.write(bytes(4) + weight.tobytes())  # a tag: float32
     net = ncnn.Net()
     net.opt.num_threads = 1
-    for half in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-        setattr(net.opt, half, False)  # float32, as the others
-    net.load_param(folder + "/net.param")
-    net.load_model(folder + "/net.bin")
-    image = ncnn.Mat(x[0])
+    for name in dir(net.opt):  # float32, as the others; its Winograd stays on
+        if name.startswith(("use_fp16", "use_bf16", "use_int8")):
+            setattr(net.opt, name, False)
+    if net.load_param(path) or net.load_model(os.path.splitext(path)[0] + ".bin"):
+        raise RuntimeError(f"ncnn cannot load {path}")
+    inputs, outputs = net.input_names(), net.output_names()
+    image = ncnn.Mat(x[0]).clone()
 
     def call():
         extractor = net.create_extractor()
-        extractor.input("x", image)
-        return extractor.extract("y")[1]
+        extractor.input(inputs[0], image)
+        return [extractor.extract(name)[1] for name in outputs]
 
     return call
 
 
-def main(engine: str, paths: list[str]) -> None:
-    if engine == "network":
-        from semisparse import runtime
+def mnn(path: str, option: str, x: np.ndarray):
+    import MNN
 
-        runtime.set_num_threads(1)
-        for tag, path in enumerate(paths[1:]):
-            network = runtime.load(path)
-            free = (1, 3, int(paths[0]), int(paths[0]))
-            shape = [a or b for a, b in zip(network.inputs[0].shape, free, strict=True)]
-            x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            measure(tag, lambda: network(x))  # noqa: B023  called at once
-        return
-    cases = np.load(paths[0])
-    for tag in range(int(cases["count"])):
-        x, weight, mask, expected = (cases[f"{tag}.{name}"] for name in ("x", "weight", "mask", "y"))
-        if engine != "semisparse" and not (mask.all() and weight.all()):
-            continue  # no engine gets faster by sparsity, or knows of columns
-        result = np.asarray(measure(tag, globals()[f"{engine}_call"](x, weight, mask)))
+    interpreter = MNN.Interpreter(path)
+    # "high" is float32 wherever "normal" would be float16.
+    session = interpreter.createSession({"backend": "CPU", "numThread": 1, "precision": "high"})
+    caffe = MNN.Tensor_DimensionType_Caffe
+    source = MNN.Tensor(x.shape, MNN.Halide_Type_Float, x, caffe)
+    destination = interpreter.getSessionInput(session)
+    hosts = {
+        name: MNN.Tensor(
+            output.getShape(), MNN.Halide_Type_Float, np.empty(output.getShape(), np.float32), caffe
+        )
+        for name, output in interpreter.getSessionOutputAll(session).items()
+    }
+    outputs = interpreter.getSessionOutputAll(session)
+
+    def call():
+        destination.copyFrom(source)  # a run may reuse its input's memory
+        interpreter.runSession(session)
+        for name, output in outputs.items():
+            output.copyToHostTensor(hosts[name])
+        return [host.getNumpyData() for host in hosts.values()]
+
+    return call
+
+
+def openvino(path: str, option: str, x: np.ndarray):
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+    return lambda: request.infer([x], share_inputs=True, share_outputs=True)
+
+
+def first(output) -> np.ndarray:
+    """The first array in what an engine returned."""
+    if hasattr(output, "keys"):
+        output = list(output.values())
+    return first(output[0]) if isinstance(output, (list, tuple)) else np.array(output)
+
+
+def main(engine: str, runs: list[str]) -> None:
+    for tag, run in enumerate(runs):
+        path, _, option = run.partition(":")
+        x = np.load(os.path.join(os.path.dirname(path), "x.npy"))
+        call = globals()[engine](path, option, x)
+        for _ in range(_WARM_UP):
+            call()
+        mark(0)
+        result = call()
+        mark(1, tag)
+        result, expected = first(result), np.load(path + ".npy")
+        if result.size != expected.size:
+            raise RuntimeError(f"{engine} returns shape {result.shape}, expected {expected.shape}")
         error = np.abs(result.reshape(expected.shape) - expected).max() / np.abs(expected).max()
-        assert error < 1e-3, f"{engine} computes something else: {error}"
+        if not error < _TOLERANCE:
+            raise RuntimeError(f"{engine} computes something else: it differs by {error:.1e}")
+        print(tag, flush=True)
 
 
 if __name__ == "__main__":
