@@ -26,7 +26,8 @@ class HeldOut:
     """Batches that are not trained on, and the loss of a model on each of them.
 
     Args:
-        batches: anything; under DistributedDataParallel as many on every rank, each rank its own.
+        batches: anything; under DistributedDataParallel as many on every rank, each rank its own. They must
+            be as mixed as those of training, not of one class each: BatchNorm uses their statistics.
         loss: called with a model and one of the batches, returns the mean loss of its pictures as a scalar.
             Without it, batches are (inputs, class indices), and the loss is cross-entropy.
 

@@ -89,7 +89,8 @@ class MemoryLoader:
 
 
 def split(pictures: Tensor, count: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """`count` of the indices `pictures`, chosen by `seed`, and the others, in their order.
+    """`count` of the indices `pictures`, chosen by `seed` and in random order, for batches should not be of
+    one class; and the others in their own order.
 
     Raises ValueError if the others are fewer than `step`, one step of training.
     """
@@ -99,7 +100,7 @@ def split(pictures: Tensor, count: int, seed: int, step: int) -> tuple[Tensor, T
             f"{step} of them; hold out fewer, or train with smaller batches"
         )
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
-    return pictures[order[:count].sort().values], pictures[order[count:].sort().values]
+    return pictures[order[:count]], pictures[order[count:].sort().values]
 
 
 def decode(
