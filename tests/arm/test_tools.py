@@ -105,6 +105,12 @@ def test_assembly_without_comments_is_refused(tmp_path):
     assert status == 1 and "-fverbose-asm" in report
 
 
+@needs_compiler
+def test_the_projects_own_list_is_readable(tmp_path):
+    file = compiled(tmp_path, SUMS.format(count=24, each=""))
+    assert subprocess.run([sys.executable, TOOLS / "check_spills.py", file]).returncode == 0
+
+
 def locked(cache, *mode):
     """A process that takes the lock of a cache, says so, and keeps it until its input ends."""
     script = f". {TOOLS}/paths.sh; lock {' '.join(mode)}; echo held; read -r line"

@@ -273,7 +273,9 @@ def read_known(text: str) -> list[Known]:
     found = []
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
-            family, function, accesses, _ = (field.strip() for field in line.split("|"))
+            family, function, accesses, reason = line.split(" | ")
+            if not reason.strip():
+                raise ValueError(f"{line!r} gives no reason")
             found.append(Known(family, re.compile(function), int(accesses)))
     return found
 

@@ -46,7 +46,6 @@ SETTINGS = (
     "columns=0.3+granularity=tile4x4",
     "connectivity=0.72+group=4",
     "connectivity=0.72+group=4+columns=0.3+granularity=tile4x4",
-    "pattern+group=4",
     "pattern+group=4+columns=0.3+granularity=run16",
     "pattern+group=4+connectivity=0.72",
     "pattern+group=4+connectivity=0.72+columns=0.3",
