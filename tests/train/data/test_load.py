@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from semisparse.train.data import load_data
-from semisparse.train.data.memory import split
+from semisparse.train.data import load_data, memory
 from semisparse.train.data.sources import open_source
 
 Image = pytest.importorskip("PIL.Image")
@@ -125,14 +124,13 @@ def test_held_out_pictures_are_not_trained_on(folder, memory_limit):
 
 def test_held_out_pictures_are_mixed_and_the_others_keep_their_order():
     pictures = torch.arange(100, 300)
-    held, rest = split(pictures, 64, 3, 32)
+    held, rest = memory.split(pictures, 64, 3, 32)
     assert sorted([*held.tolist(), *rest.tolist()]) == pictures.tolist()
     assert rest.tolist() == sorted(rest.tolist())
     # Sets are sorted by class: batches of neighbours would be of one class.
     assert all(held[i : i + 16].max() - held[i : i + 16].min() > 60 for i in range(0, 64, 16))
-    assert torch.equal(split(pictures, 64, 3, 32)[0], held) and not torch.equal(
-        split(pictures, 64, 4, 1)[0], held
-    )
+    assert torch.equal(memory.split(pictures, 64, 3, 32)[0], held)
+    assert not torch.equal(memory.split(pictures, 64, 4, 32)[0], held)
 
 
 def test_decoded_pictures_are_cached_until_the_files_change(folder, cache, monkeypatch):
