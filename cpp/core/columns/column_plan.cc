@@ -89,6 +89,20 @@ void add_segments(const uint8_t* mask, int32_t begin, int32_t end, int32_t colum
   }
 }
 
+// Sets StoreSegment::run.
+void find_runs(ColumnPlan* plan) {
+  for (const Panel& panel : plan->panels) {
+    for (int32_t i = panel.segments - 1; i >= 0; --i) {
+      StoreSegment* const s = &plan->segments[static_cast<size_t>(panel.first_segment + i)];
+      if (s->count != plan->lanes || !(s->neighbours || s->mask == 0)) continue;
+      const bool goes_on = i + 1 < panel.segments && s[1].run > 0 && s[1].neighbours == s->neighbours &&
+                           s[1].out == s->out + plan->lanes &&
+                           (!s->neighbours || s[1].acc == s->acc + plan->lanes);
+      s->run = goes_on ? s[1].run + 1 : 1;
+    }
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, const uint8_t* mask,
@@ -161,6 +175,7 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     plan->widest = std::max(plan->widest, static_cast<int>(panel.vectors));
     plan->panels.push_back(panel);
   }
+  find_runs(plan.get());
   return plan;
 }
 
@@ -224,6 +239,7 @@ std::shared_ptr<const ColumnPlan> make_direct_plan(int32_t out_h, int32_t out_w,
     plan->widest = std::max(plan->widest, static_cast<int>(panel.vectors));
     plan->panels.push_back(panel);
   }
+  find_runs(plan.get());
   return plan;
 }
 
@@ -280,6 +296,7 @@ std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geome
   std::lock_guard<std::mutex> lock(mutex);
   entries.push_front(std::move(entry));
   if (entries.size() > kCapacity) entries.pop_back();
+  find_runs(plan.get());
   return plan;
 }
 

@@ -51,6 +51,9 @@ struct StoreSegment {
   int32_t index = 0;
   uint32_t mask = 0;
   bool neighbours = false;  // all computed, pixel out + l in column acc + l
+  // If positive: from here on so many segments of a panel that together are one run of whole vectors, all
+  // neighbours or all skipped.
+  int32_t run = 0;
 };
 
 struct Panel {

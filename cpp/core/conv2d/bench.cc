@@ -49,9 +49,7 @@ double peak_flops() {
   double best = 1e9;
   for (int it = 0; it < 200; ++it) {
     const double t = now();
-    for (int i = 0; i < 50; ++i)
-      k.gemm(k.max_vectors, panel, sizeof(float) * static_cast<size_t>(width), block, zero, acc,
-             static_cast<size_t>(width));
+    for (int i = 0; i < 50; ++i) k.gemm(k.max_vectors, panel, block, zero, acc, static_cast<size_t>(width));
     best = std::min(best, (now() - t) / 50);
   }
   std::free(panel);

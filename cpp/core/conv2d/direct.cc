@@ -20,27 +20,22 @@ int64_t extent(const Conv2dGeometry& g) {
   return (g.out_h() - 1) * Phases(g).pitch + g.out_w();
 }
 
-// Bytes from the first pixel of the first channel to each row (used channel, tap), group after group.
-std::vector<ptrdiff_t> row_offsets(const Conv2dGeometry& g, const PreparedWeight& weight,
-                                   int64_t channel_floats) {
+// Floats from one channel to the next where the input is copied, or where it is read in place as it usually
+// lies.
+int64_t usual_channel_floats(const Conv2dGeometry& g) {
   const Phases phases(g);
-  std::vector<ptrdiff_t> offsets;
-  int64_t first_channel = 0;
-  for (const PreparedWeight::Group& group : weight.groups) {
-    for (const int32_t channel : group.channels)
-      for (int64_t ky = 0; ky < g.weight.kernel_h; ++ky)
-        for (int64_t kx = 0; kx < g.weight.kernel_w; ++kx) {
-          const int64_t y = ky * g.dilation_h, x = kx * g.dilation_w;
-          const int64_t phase = y % g.stride_h * g.stride_w + x % g.stride_w;
-          offsets.push_back(4 * ((first_channel + channel) * channel_floats + phase * phases.floats +
-                                 y / g.stride_h * phases.pitch + x / g.stride_w));
-        }
-    first_channel += g.weight.in_channels_per_group;
-  }
-  return offsets;
+  return phases.count * phases.floats;
 }
 
-void run_panel(const PanelTask& t, const float* image, const ptrdiff_t* offsets, int block_begin,
+// Whether the input is read where it lies: neighbouring pixels and rows side by side, no padding, and offsets
+// that fit.
+bool direct_in_place(const Conv2dGeometry& g, const ConstTensor4& input) {
+  const int64_t channel = input.stride[1];
+  return g.stride_h * g.stride_w == 1 && reads_in_place(g, input) && channel >= 0 &&
+         channel <= (INT32_MAX - g.in_h * g.in_w) / g.in_channels();
+}
+
+void run_panel(const PanelTask& t, const float* image, const uint32_t* offsets, int block_begin,
                int block_end) {
   const Panel& panel = *t.panel;
   const RowRunKernels& kernels = *t.kernels;
@@ -53,11 +48,10 @@ void run_panel(const PanelTask& t, const float* image, const ptrdiff_t* offsets,
   for (int v = 0; v < panel.vectors; ++v)
     starts[v] = image + t.plan->vectors[static_cast<size_t>(panel.first_vector + v)].base;
   run_blocks(
-      t, block_begin, block_end, kBlockFilters * width,
-      [&](const PreparedWeight::Chunk* chunk) {
-        return chunk == nullptr ? offsets : offsets + chunk->first_channel * t.geometry->weight.taps();
-      },
-      [&](const ptrdiff_t* rows, const RunBlock& runs, const float* init, float* acc) {
+      t, block_begin, block_end, kBlockFilters * width, [&](const PreparedWeight::Chunk*) { return nullptr; },
+      [&](std::nullptr_t, const RunBlock& runs, const float* init, float* acc) {
+        const uint32_t* const rows =
+            runs.rows == nullptr ? nullptr : offsets + (runs.rows - t.weight->rows.data());
         kernels.gemm_direct(panel.vectors, starts, rows, runs, init, acc, width);
       },
       [&](int block, float* acc) { store_block(t, block, acc, width); });
@@ -67,7 +61,8 @@ void run_panel(const PanelTask& t, const float* image, const ptrdiff_t* offsets,
 
 bool direct_applies(const Conv2dGeometry& g) {
   // Vectors never reach past the last computable pixel; a smaller image cannot fill one.
-  return extent(g) >= selected_kernels().lanes && Phases(g).floats <= INT32_MAX;
+  // Offsets of rows count bytes in 32 bits.
+  return extent(g) >= selected_kernels().lanes && usual_channel_floats(g) <= INT32_MAX / g.in_channels();
 }
 
 std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& g, const uint8_t* mask) {
@@ -89,22 +84,58 @@ int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan) {
       channels, 1, std::min<int64_t>(g.weight.in_channels_per_group, 65535 / g.weight.taps())));
 }
 
+DirectOffsets direct_offsets(const Conv2dGeometry& g, const PreparedWeight& weight, int64_t channel_floats) {
+  const Phases phases(g);
+  const size_t taps = static_cast<size_t>(g.weight.taps());
+  std::vector<int64_t> of_tap;
+  for (int64_t ky = 0; ky < g.weight.kernel_h; ++ky)
+    for (int64_t kx = 0; kx < g.weight.kernel_w; ++kx) {
+      const int64_t y = ky * g.dilation_h, x = kx * g.dilation_w;
+      const int64_t phase = y % g.stride_h * g.stride_w + x % g.stride_w;
+      of_tap.push_back(phase * phases.floats + y / g.stride_h * phases.pitch + x / g.stride_w);
+    }
+  DirectOffsets offsets;
+  offsets.channel_floats = channel_floats;
+  offsets.bytes.resize(weight.rows.size());
+  std::vector<uint32_t> of_row;  // of the chunk
+  int64_t first_channel = 0;
+  for (const PreparedWeight::Group& group : weight.groups) {
+    for (const PreparedWeight::Chunk& chunk : group.chunks) {
+      of_row.clear();
+      for (int32_t c = chunk.first_channel; c < chunk.first_channel + chunk.channels; ++c)
+        for (size_t t = 0; t < taps; ++t)
+          of_row.push_back(static_cast<uint32_t>(
+              4 * ((first_channel + group.channels[static_cast<size_t>(c)]) * channel_floats + of_tap[t])));
+      for (int32_t b = 0; b < group.blocks; ++b) {
+        const RunBlock& block = weight.blocks[chunk.first_block + static_cast<size_t>(b)];
+        const size_t first = static_cast<size_t>(block.rows - weight.rows.data());
+        for (size_t i = 0; i < count_rows(block); ++i) offsets.bytes[first + i] = of_row[block.rows[i]];
+      }
+    }
+    first_channel += g.weight.in_channels_per_group;
+  }
+  return offsets;
+}
+
+DirectOffsets direct_offsets(const Conv2dGeometry& g, const PreparedWeight& weight) {
+  return direct_offsets(g, weight, usual_channel_floats(g));
+}
+
 void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const Conv2dOperands& operands, Parallel& parallel) {
+                   const DirectOffsets& planned, const Conv2dOperands& operands, Parallel& parallel) {
   static thread_local AlignedBuffer copy_buffer;
   const RowRunKernels& kernels = selected_kernels();
   const Phases phases(g);
   const int64_t (&s)[4] = operands.input.stride;
-  const bool in_place = phases.count == 1 && reads_in_place(g, operands.input);
+  const bool in_place = direct_in_place(g, operands.input);
   const bool split = phases.count > 1;
-  const int64_t channel_floats = in_place ? s[1] : phases.count * phases.floats;
+  const int64_t channel_floats = in_place ? s[1] : usual_channel_floats(g);
   const int64_t image_floats = in_place ? s[0] : channel_floats * g.in_channels();
   const int64_t slab = in_place ? g.batch : images_per_slab(g);
   float* const copy = in_place ? nullptr : copy_buffer.reserve(static_cast<size_t>(slab * image_floats));
-  const std::vector<ptrdiff_t> offsets = row_offsets(g, weight, channel_floats);
-  std::vector<size_t> group_rows(1, 0);
-  for (const PreparedWeight::Group& group : weight.groups)
-    group_rows.push_back(group_rows.back() + group.channels.size() * static_cast<size_t>(g.weight.taps()));
+  DirectOffsets others;  // of an unusual view
+  if (channel_floats != planned.channel_floats) others = direct_offsets(g, weight, channel_floats);
+  const uint32_t* const offsets = (others.bytes.empty() ? planned : others).bytes.data();
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
     if (split)
@@ -123,8 +154,7 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                                      &operands,
                                      first + n,
                                      group * g.weight.in_channels_per_group};
-                   run_panel(t, base + n * image_floats,
-                             offsets.data() + group_rows[static_cast<size_t>(group)], block_begin, block_end);
+                   run_panel(t, base + n * image_floats, offsets, block_begin, block_end);
                  });
   }
 }

@@ -6,7 +6,9 @@
 // nothing: unmasked layers, masks of aligned runs, weights with few nonzeros.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/columns/column_plan.h"
 #include "core/conv2d/conv2d.h"
@@ -22,8 +24,18 @@ std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, co
 // Channels in a chunk of the weights.
 int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan);
 
+// Where rows are read: for each entry of PreparedWeight::rows, bytes from the image's first pixel.
+struct DirectOffsets {
+  int64_t channel_floats = 0;  // from one channel to the next
+  std::vector<uint32_t> bytes;
+};
+
+// For channels that lie one after the other, or are copied so. Other views of the input get theirs at every
+// call.
+DirectOffsets direct_offsets(const Conv2dGeometry& geometry, const PreparedWeight& weight);
+
 // `weight`: prepared with that chunk.
 void direct_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const Conv2dOperands& operands, Parallel& parallel);
+                   const DirectOffsets& offsets, const Conv2dOperands& operands, Parallel& parallel);
 
 }  // namespace semisparse

@@ -84,7 +84,7 @@ void run_panel(const Task& t, int block_begin, int block_end) {
         return chunk != nullptr ? pack_chunk(t, panel, *chunk) : PackedChunk{};
       },
       [&](const PackedChunk& packed, const RunBlock& runs, const float* init, float* acc) {
-        kernels.gemm(panel.vectors, packed.vectors, vector_columns * sizeof(float), runs, init, acc, width);
+        kernels.gemm(panel.vectors, packed.vectors, runs, init, acc, width);
         if (panel.tail > 0)
           kernels.gemm_tail(panel.tail, packed.tail, packed.tail_column, runs, init,
                             acc + kBlockFilters * width);

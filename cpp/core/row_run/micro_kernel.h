@@ -5,32 +5,34 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/row_run/ordered_runs.h"
 #include "core/row_run/row_run.h"
-
-// GCC keeps an array of vectors in registers only if every loop over it is unrolled before register
-// allocation.
-#define SEMISPARSE_UNROLL _Pragma("GCC unroll 16")
 
 namespace semisparse {
 
-// Where the vectors of a row are: in a packed panel, one after the other.
-template <class S>
+// Where the vectors of a row are: in a packed panel, one after the other, row after row.
+template <class S, int V>
 struct PackedRows {
+  using Number = uint16_t;  // of the panel row
+  using Place = const char*;
+  static constexpr bool packed = true;
+  static constexpr size_t row_bytes = sizeof(float) * V * S::lanes;
   const char* panel;
-  size_t row_bytes;
-  SEMISPARSE_INLINE const char* row(unsigned number) const { return panel + number * row_bytes; }
-  SEMISPARSE_INLINE typename S::Reg load(const char* row, int v) const {
+  SEMISPARSE_INLINE Place row(Number number) const { return S::row_start(panel, number, row_bytes); }
+  SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
     return S::load(reinterpret_cast<const float*>(row) + v * S::lanes);
   }
 };
 
-// In the input itself: every row has an offset, every vector a start.
+// In the input itself: every row has an offset in bytes, every vector a start.
 template <class S, int V>
 struct DirectRows {
+  using Number = uint32_t;  // bytes from a start to the row
+  using Place = uint32_t;
+  static constexpr bool packed = false;
   const char* starts[V];
-  const ptrdiff_t* offsets;
-  SEMISPARSE_INLINE ptrdiff_t row(unsigned number) const { return offsets[number]; }
-  SEMISPARSE_INLINE typename S::Reg load(ptrdiff_t row, int v) const {
+  SEMISPARSE_INLINE Place row(Number number) const { return number; }
+  SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
     return S::loadu(reinterpret_cast<const float*>(starts[v] + row));
   }
 };
@@ -38,11 +40,12 @@ struct DirectRows {
 template <class S, int V, class Rows>
 struct MicroKernel {
   using Reg = typename S::Reg;
+  using Sums = Reg[kBlockFilters][V];
+  using Number = typename Rows::Number;
 
   // One panel row times the weights of the filters in bit set Subset.
   template <int Subset>
-  static SEMISPARSE_INLINE void add_row(Reg (&acc)[kBlockFilters][V], const Rows& from, unsigned number,
-                                        const float* weights) {
+  static SEMISPARSE_INLINE void add_row(Sums& acc, const Rows& from, Number number, const float* weights) {
     constexpr int n0 = Subset & 1, n1 = n0 + (Subset >> 1 & 1), n2 = n1 + (Subset >> 2 & 1);
     const auto row = from.row(number);
     const auto w = S::weights(weights);
@@ -63,10 +66,12 @@ struct MicroKernel {
 
   // One run: rows used by exactly the filters in Subset.
   template <int Subset>
-  static SEMISPARSE_INLINE void run(Reg (&acc)[kBlockFilters][V], const Rows& from, const uint16_t*& rows,
-                                    const float*& weights, unsigned count) {
+  static SEMISPARSE_INLINE void run(Sums& acc, const Rows& from, const Number*& rows, const float*& weights,
+                                    unsigned count) {
     constexpr int used = (Subset & 1) + (Subset >> 1 & 1) + (Subset >> 2 & 1) + (Subset >> 3 & 1);
-    const uint16_t* const end = rows + count;
+    if constexpr (S::in_program_order && (V > 1 || used == 1))
+      return OrderedRuns<S, V, Rows>::template run<Subset>(acc, from, rows, weights, count);
+    const Number* const end = rows + count;
     if constexpr (Subset == 15 && V > 1 && S::rows_per_step > 1) {
       for (; end - rows >= S::rows_per_step; rows += S::rows_per_step, weights += S::rows_per_step * used) {
         prefetch(weights);
@@ -103,10 +108,10 @@ struct MicroKernel {
 
   // `source` by reference, and copied: by value, its copy on the stack would be read with other widths than
   // it was written with, and a load that no store can be forwarded to waits for all stores before it.
-  static __attribute__((noinline)) void block(const Rows& source, const RunBlock& runs, const float* init,
-                                              float* sums, size_t stride) {
+  static __attribute__((noinline)) void block(const Rows& source, const Number* rows, const RunBlock& runs,
+                                              const float* init, float* sums, size_t stride) {
     const Rows from = source;
-    Reg acc[kBlockFilters][V];
+    Sums acc;
     if (init != nullptr) {
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) {
         const Reg value = S::set1(init[f]);
@@ -119,7 +124,6 @@ struct MicroKernel {
         SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[f][v] = S::load(from_sums + v * S::lanes);
       }
     }
-    const uint16_t* rows = runs.rows;
     const float* w = runs.weights;
     const uint16_t* n = runs.counts;
     run<15>(acc, from, rows, w, n[15]);
@@ -147,22 +151,21 @@ struct MicroKernel {
 };
 
 template <class S, int V = S::max_vectors>
-void gemm(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
-          float* acc, size_t acc_stride) {
+void gemm(int vectors, const float* panel, const RunBlock& block, const float* init, float* acc,
+          size_t acc_stride) {
   if (vectors == V)
-    return MicroKernel<S, V, PackedRows<S>>::block({reinterpret_cast<const char*>(panel), row_bytes}, block,
-                                                   init, acc, acc_stride);
-  if constexpr (V > 1) return gemm<S, V - 1>(vectors, panel, row_bytes, block, init, acc, acc_stride);
+    return MicroKernel<S, V, PackedRows<S, V>>::block({reinterpret_cast<const char*>(panel)}, block.rows,
+                                                      block, init, acc, acc_stride);
+  if constexpr (V > 1) return gemm<S, V - 1>(vectors, panel, block, init, acc, acc_stride);
 }
 
 template <class S, int V = S::max_vectors>
-void gemm_direct(int vectors, const float* const* starts, const ptrdiff_t* offsets, const RunBlock& block,
+void gemm_direct(int vectors, const float* const* starts, const uint32_t* offsets, const RunBlock& block,
                  const float* init, float* acc, size_t acc_stride) {
   if (vectors == V) {
     DirectRows<S, V> rows;
     for (int v = 0; v < V; ++v) rows.starts[v] = reinterpret_cast<const char*>(starts[v]);
-    rows.offsets = offsets;
-    return MicroKernel<S, V, DirectRows<S, V>>::block(rows, block, init, acc, acc_stride);
+    return MicroKernel<S, V, DirectRows<S, V>>::block(rows, offsets, block, init, acc, acc_stride);
   }
   if constexpr (V > 1) return gemm_direct<S, V - 1>(vectors, starts, offsets, block, init, acc, acc_stride);
 }

@@ -30,6 +30,12 @@ struct RunBlock {
   uint16_t counts[16] = {};
 };
 
+inline size_t count_rows(const RunBlock& block) {
+  size_t rows = 0;
+  for (int s = 1; s < 16; ++s) rows += block.counts[s];
+  return rows;
+}
+
 // All four filters first, then three, two, one.
 inline const uint8_t* run_order() {
   static const uint8_t order[15] = {15, 7, 11, 13, 14, 3, 5, 9, 6, 10, 12, 1, 2, 4, 8};
@@ -100,13 +106,15 @@ struct RowRunKernels {
   int lanes;
   int max_vectors;
   int max_tail;  // columns that a panel's tail may have
-  // Adds one chunk of one block to `acc` (4 filters, `acc_stride` floats apart). The panel is `vectors` wide;
-  // `row_bytes` lie between its rows. init: sums start from these 4 values instead of from acc, or null.
-  void (*gemm)(int vectors, const float* panel, size_t row_bytes, const RunBlock& block, const float* init,
-               float* acc, size_t acc_stride);
-  // The same without a packed panel: vector v of row r is read at starts[v], offsets[r] bytes further on.
-  void (*gemm_direct)(int vectors, const float* const* starts, const ptrdiff_t* offsets,
-                      const RunBlock& block, const float* init, float* acc, size_t acc_stride);
+  // Adds one chunk of one block to `acc` (4 filters, `acc_stride` floats apart). The rows of the panel are
+  // `vectors` long and lie one after the other. init: sums start from these 4 values instead of from acc, or
+  // null.
+  void (*gemm)(int vectors, const float* panel, const RunBlock& block, const float* init, float* acc,
+               size_t acc_stride);
+  // The same without a packed panel: `offsets` stands for block.rows; vector v of a row is read at starts[v],
+  // so many bytes further on.
+  void (*gemm_direct)(int vectors, const float* const* starts, const uint32_t* offsets, const RunBlock& block,
+                      const float* init, float* acc, size_t acc_stride);
   void (*pad)(const PadArgs& args);
   void (*split)(const SplitArgs& args);
   void (*pack)(const PackArgs& args);

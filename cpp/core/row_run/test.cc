@@ -84,8 +84,8 @@ TEST_CASE("gemm: random runs, widths, chunks and bias, for every kernel set") {
       std::vector<double> want = b.products;
       for (int k = 0; k < 4 * width; ++k)
         want[static_cast<size_t>(k)] += first ? bias[static_cast<size_t>(k / width)] : acc.get()[k];
-      kernels->gemm(vectors, panel.get(), sizeof(float) * static_cast<size_t>(width), b.block,
-                    first ? bias.data() : nullptr, acc.get(), static_cast<size_t>(width));
+      kernels->gemm(vectors, panel.get(), b.block, first ? bias.data() : nullptr, acc.get(),
+                    static_cast<size_t>(width));
       for (int k = 0; k < 4 * width; ++k) CHECK(std::abs(acc.get()[k] - want[static_cast<size_t>(k)]) < 1e-4);
     }
   }
@@ -100,8 +100,8 @@ TEST_CASE("gemm_direct: rows read in place equal packed rows, for every kernel s
       const int vectors = static_cast<int>(r.between(1, kernels->max_vectors)), lanes = kernels->lanes;
       const int width = vectors * lanes, rows = static_cast<int>(r.between(0, 90));
       const auto image = r.normals(4000), bias = r.normals(4);
-      std::vector<ptrdiff_t> offsets;
-      for (int k = 0; k < rows; ++k) offsets.push_back(4 * r.between(0, 1900));
+      std::vector<uint32_t> offsets;  // of the rows of the block, whether it uses them or not
+      for (int k = 0; k < rows; ++k) offsets.push_back(static_cast<uint32_t>(4 * r.between(0, 1900)));
       std::vector<int64_t> at;
       std::vector<const float*> starts;
       for (int v = 0; v < vectors; ++v) {
@@ -117,7 +117,9 @@ TEST_CASE("gemm_direct: rows read in place equal packed rows, for every kernel s
       std::vector<double> want = b.products;
       for (int k = 0; k < 4 * width; ++k)
         want[static_cast<size_t>(k)] += first ? bias[static_cast<size_t>(k / width)] : acc.get()[k];
-      kernels->gemm_direct(vectors, starts.data(), offsets.data(), b.block, first ? bias.data() : nullptr,
+      std::vector<uint32_t> row_offsets;
+      for (const uint16_t row : b.rows) row_offsets.push_back(offsets[row]);
+      kernels->gemm_direct(vectors, starts.data(), row_offsets.data(), b.block, first ? bias.data() : nullptr,
                            acc.get(), static_cast<size_t>(width));
       for (int k = 0; k < 4 * width; ++k) CHECK(std::abs(acc.get()[k] - want[static_cast<size_t>(k)]) < 1e-4);
     }

@@ -14,6 +14,7 @@ struct Vec {
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 3;  // 4 x 3 sums + 3 panel vectors + 1 weight = all 16 registers
   static constexpr int rows_per_step = 4;
+  static constexpr bool in_program_order = false;
   using Reg = __m256;
   using Index = __m256i;
   using Mask = __m256;
@@ -81,6 +82,10 @@ struct Vec {
         _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), bit), bit));
   }
   static SEMISPARSE_INLINE Reg select(Mask m, Reg yes, Reg no) { return _mm256_blendv_ps(no, yes, m); }
+
+  static SEMISPARSE_INLINE const char* row_start(const char* panel, uint16_t number, size_t row_bytes) {
+    return panel + number * row_bytes;
+  }
 
   struct Weights {
     const float* p;

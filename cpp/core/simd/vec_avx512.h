@@ -14,6 +14,7 @@ struct Vec {
   static constexpr int lanes = 16;
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 weight = 31 of 32 registers
   static constexpr int rows_per_step = 4;
+  static constexpr bool in_program_order = false;
   using Reg = __m512;
   using Index = __m512i;
   using Mask = __mmask16;
@@ -67,6 +68,10 @@ struct Vec {
 
   static SEMISPARSE_INLINE Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }
   static SEMISPARSE_INLINE Reg select(Mask m, Reg yes, Reg no) { return _mm512_mask_blend_ps(m, no, yes); }
+
+  static SEMISPARSE_INLINE const char* row_start(const char* panel, uint16_t number, size_t row_bytes) {
+    return panel + number * row_bytes;
+  }
 
   struct Weights {
     const float* p;

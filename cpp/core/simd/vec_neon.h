@@ -13,8 +13,9 @@ namespace semisparse::neon {
 
 struct Vec {
   static constexpr int lanes = 4;
-  static constexpr int max_vectors = 6;    // 4 x 6 sums + 6 panel vectors + 1 of weights = 31 of 32 registers
-  static constexpr int rows_per_step = 1;  // GCC would pay for more with register moves
+  static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 of weights = 31 of 32 registers
+  static constexpr int rows_per_step = 1;
+  static constexpr bool in_program_order = true;  // see ordered_runs.h
   using Reg = float32x4_t;
   using Index = uint8x16_t;  // byte numbers, four for each lane: what TBL wants
   using Mask = uint32x4_t;
@@ -75,6 +76,51 @@ struct Vec {
     return vtstq_u32(vdupq_n_u32(bits), vld1q_u32(bit));
   }
   static SEMISPARSE_INLINE Reg select(Mask m, Reg yes, Reg no) { return vbslq_f32(m, yes, no); }
+
+  // One instruction, and an address that loads count their (paired) offsets from.
+  static SEMISPARSE_INLINE const char* row_start(const char* panel, uint16_t number, uint32_t row_bytes) {
+    const char* row;
+    asm("umaddl %0, %w1, %w2, %3" : "=r"(row) : "r"(uint32_t{number}), "r"(row_bytes), "r"(panel));
+    return row;
+  }
+
+  // For ordered_runs.h: one instruction each, volatile, so that the compiler leaves them in their order.
+  template <int Bytes>
+  static SEMISPARSE_INLINE void load_pair(const char* p, Reg& a, Reg& b) {
+    asm volatile("ldp %q0, %q1, [%2, %3]"
+                 : "=w"(a), "=w"(b)
+                 : "r"(p), "i"(Bytes), "m"(*reinterpret_cast<const float (*)[]>(p)));
+  }
+  template <int Bytes>
+  static SEMISPARSE_INLINE void load_one(const char* p, Reg& a) {
+    asm volatile("ldr %q0, %1" : "=w"(a) : "m"(*reinterpret_cast<const Reg*>(p + Bytes)));
+  }
+  static SEMISPARSE_INLINE void load_offset(const char* start, uint32_t offset, Reg& a) {
+    asm volatile("ldr %q0, [%1, %w2, uxtw]"
+                 : "=w"(a)
+                 : "r"(start), "r"(offset), "m"(*reinterpret_cast<const Reg*>(start + offset)));
+  }
+  // The next `Count` weights, in as many registers as they need.
+  template <int Count, int N>
+  static SEMISPARSE_INLINE void load_weights(const float*& p, Reg (&w)[N]) {
+    static_assert(N <= 2 && Count <= 4 * N && Count > 4 * N - 4);
+    if constexpr (N == 1)
+      asm volatile("ldr %q0, [%1], %2"
+                   : "=w"(w[0]), "+r"(p)
+                   : "i"(4 * Count), "m"(*reinterpret_cast<const Reg*>(p)));
+    else if constexpr (Count == 8)
+      asm volatile("ldp %q0, %q1, [%2], 32"
+                   : "=w"(w[0]), "=w"(w[1]), "+r"(p)
+                   : "m"(*reinterpret_cast<const Reg(*)[2]>(p)));
+    else
+      asm volatile("ldr %q0, [%2], 16\n\tldr %q1, [%2], %3"
+                   : "=&w"(w[0]), "=w"(w[1]), "+r"(p)
+                   : "i"(4 * Count - 16), "m"(*reinterpret_cast<const Reg(*)[2]>(p)));
+  }
+  template <int Lane>
+  static SEMISPARSE_INLINE void fma_lane(Reg& acc, Reg b, Reg w) {
+    asm volatile("fmla %0.4s, %1.4s, %2.s[%3]" : "+w"(acc) : "w"(b), "w"(w), "i"(Lane));
+  }
 
   using Weights = float32x4_t;
   static SEMISPARSE_INLINE Weights weights(const float* p) { return vld1q_f32(p); }

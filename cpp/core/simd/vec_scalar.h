@@ -13,8 +13,9 @@ namespace semisparse::scalar {
 
 struct Vec {
   static constexpr int lanes = 4;
-  static constexpr int max_vectors = 2;    // width of the register tile, in vectors
-  static constexpr int rows_per_step = 1;  // how far the longest run is unrolled
+  static constexpr int max_vectors = 2;            // width of the register tile, in vectors
+  static constexpr int rows_per_step = 1;          // how far the longest run is unrolled
+  static constexpr bool in_program_order = false;  // see ordered_runs.h
   typedef float Reg __attribute__((vector_size(16)));
   typedef int32_t Index __attribute__((vector_size(16)));
   typedef int32_t Mask __attribute__((vector_size(16)));
@@ -87,6 +88,11 @@ struct Vec {
     return (b & static_cast<int32_t>(bits)) != 0;
   }
   static SEMISPARSE_INLINE Reg select(Mask m, Reg yes, Reg no) { return m ? yes : no; }
+
+  // Where a row of a panel begins.
+  static SEMISPARSE_INLINE const char* row_start(const char* panel, uint16_t number, size_t row_bytes) {
+    return panel + number * row_bytes;
+  }
 
   // Up to four weights of one panel row; fma_weight<i> adds weight i times b. May read 4 floats whatever is
   // used.

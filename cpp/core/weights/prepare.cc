@@ -52,12 +52,6 @@ std::vector<PreparedWeight::Chunk> cut_channels(const PreparedWeight::Group& gro
   return chunks;
 }
 
-size_t count_rows(const RunBlock& block) {
-  size_t rows = 0;
-  for (int s = 1; s < 16; ++s) rows += block.counts[s];
-  return rows;
-}
-
 size_t count_weights(const RunBlock& block) {
   size_t weights = 0;
   for (int s = 1; s < 16; ++s)

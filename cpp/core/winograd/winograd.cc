@@ -68,7 +68,7 @@ void transform_input(const Layer& l, const Image& image, const Panel& panel, siz
 // Blocks of filters [begin, end): products of all planes, then pixels.
 void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float* input, int begin, int end) {
   static thread_local AlignedBuffer sum_buffer, scratch;
-  const size_t width = l.width(panel), row_bytes = width * sizeof(float);
+  const size_t width = l.width(panel);
   const size_t planes = static_cast<size_t>(l.planes);
   const int together = panel.vectors == 0 ? end - begin : l.weight.together;
   const size_t plane_stride =
@@ -102,7 +102,7 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
             }
             const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
             if (any || i == 0)
-              l.rows.gemm(panel.vectors, panel_rows, row_bytes, runs, i == 0 ? zeros : nullptr,
+              l.rows.gemm(panel.vectors, panel_rows, runs, i == 0 ? zeros : nullptr,
                           sums + p * plane_stride + static_cast<size_t>(b - first) * kBlockFilters * width,
                           width);
           }
