@@ -296,7 +296,6 @@ std::shared_ptr<const ColumnPlan> cached_column_plan(const ColumnGeometry& geome
   std::lock_guard<std::mutex> lock(mutex);
   entries.push_front(std::move(entry));
   if (entries.size() > kCapacity) entries.pop_back();
-  find_runs(plan.get());
   return plan;
 }
 

@@ -136,6 +136,7 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
   DirectOffsets others;  // of an unusual view
   if (channel_floats != planned.channel_floats) others = direct_offsets(g, weight, channel_floats);
   const uint32_t* const offsets = (others.bytes.empty() ? planned : others).bytes.data();
+  const int64_t pixels = g.out_h() * g.out_w();
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
     if (split)
@@ -153,7 +154,8 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                                      &kernels,
                                      &operands,
                                      first + n,
-                                     group * g.weight.in_channels_per_group};
+                                     group * g.weight.in_channels_per_group,
+                                     pixels};
                    run_panel(t, base + n * image_floats, offsets, block_begin, block_end);
                  });
   }

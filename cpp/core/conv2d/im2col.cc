@@ -127,6 +127,7 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
       !copied
           ? nullptr
           : padded_buffer.reserve(static_cast<size_t>(slab * image) + static_cast<size_t>(plan.read_ahead));
+  const int64_t pixels = g.out_h() * g.out_w();
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
     if (copied) copy_images(g, kernels, operands.input, first, images, padded, parallel);
@@ -134,7 +135,7 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                  parallel, [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
                    const Task t{
                        {&g, &weight, &weight.groups[static_cast<size_t>(group)], &plan, &plan.panels[panel],
-                        &kernels, &operands, first + n, group * g.weight.in_channels_per_group},
+                        &kernels, &operands, first + n, group * g.weight.in_channels_per_group, pixels},
                        copied ? padded + n * image : nullptr};
                    run_panel(t, block_begin, block_end);
                  });

@@ -24,6 +24,7 @@ struct PanelTask {
   const Conv2dOperands* operands;
   int64_t n;
   int64_t first_channel;  // of the group
+  int64_t pixels;         // of an output plane
 
   // Output channel of filter f of a block, or -1 past the last.
   int64_t filter(int block, int f) const {
@@ -41,8 +42,7 @@ inline void load_bias(const PanelTask& t, int block, float* bias) {
 }
 
 inline void store_block(const PanelTask& t, int block, const float* sums, size_t width) {
-  const Conv2dGeometry& g = *t.geometry;
-  const int64_t pixels = g.out_h() * g.out_w();
+  const int64_t channels = t.geometry->out_channels();
   StoreArgs store;
   store.plan = t.plan;
   store.panel = t.panel;
@@ -50,7 +50,7 @@ inline void store_block(const PanelTask& t, int block, const float* sums, size_t
   for (int f = 0; f < kBlockFilters; ++f) {
     const int64_t filter = t.filter(block, f);
     if (filter < 0) break;
-    const int64_t offset = (t.n * g.out_channels() + filter) * pixels;
+    const int64_t offset = (t.n * channels + filter) * t.pixels;
     store.acc = sums + static_cast<size_t>(f) * width;
     store.fill = t.operands->fill != nullptr ? t.operands->fill[filter] : 0.0f;
     store.residual = t.operands->residual != nullptr ? t.operands->residual + offset : nullptr;

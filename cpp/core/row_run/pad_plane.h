@@ -9,7 +9,8 @@
 namespace semisparse {
 
 template <class S>
-void pad_plane(const PadArgs& a) {
+void pad_plane(const PadArgs& args) {
+  const PadArgs a = args;  // a copy that no store of pixels can change
   const int64_t pitch = a.width + 2 * a.pad_w, whole = a.width / S::lanes * S::lanes;
   const int rest = static_cast<int>(a.width - whole);
   const auto clear = [](float* p, int64_t count) {
@@ -30,7 +31,16 @@ void pad_plane(const PadArgs& a) {
       for (int64_t x = 0; x < a.width; ++x) pixels[x] = from[x * a.stride_w];
       continue;
     }
-    for (int64_t x = 0; x < whole; x += S::lanes) S::storeu(pixels + x, S::loadu(from + x));
+    int64_t x = 0;
+    for (; x + 4 * S::lanes <= whole; x += 4 * S::lanes) {
+      const auto v0 = S::loadu(from + x), v1 = S::loadu(from + x + S::lanes);
+      const auto v2 = S::loadu(from + x + 2 * S::lanes), v3 = S::loadu(from + x + 3 * S::lanes);
+      S::storeu(pixels + x, v0);
+      S::storeu(pixels + x + S::lanes, v1);
+      S::storeu(pixels + x + 2 * S::lanes, v2);
+      S::storeu(pixels + x + 3 * S::lanes, v3);
+    }
+    for (; x < whole; x += S::lanes) S::storeu(pixels + x, S::loadu(from + x));
     if (rest > 0) S::store_n(pixels + whole, rest, S::load_n(from + whole, rest));
   }
 }

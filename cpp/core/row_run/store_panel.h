@@ -3,34 +3,40 @@
 // activation.
 #pragma once
 
+#include <type_traits>
+
 #include "core/row_run/row_run.h"
 #include "core/simd/activation.h"
 
 namespace semisparse {
 
-// `count` vectors of neighbouring pixels. `from`: their sums, or null where all are filled.
-template <class S, class Act, bool Residual>
+// `count` vectors of neighbouring pixels, computed with sums at `from`, or filled.
+template <class S, class Act, bool Computed, bool Residual>
 SEMISPARSE_INLINE void store_run(const float* from, typename S::Reg fill, const float* residual, float* out,
                                  int32_t count) {
-  const auto vector = [&](typename S::Reg y, int32_t v) {
-    if constexpr (Residual) y = S::add(y, S::loadu(residual + v * S::lanes));
-    return Act::template apply<S>(y);
-  };
+  using Reg = typename S::Reg;
   // Two at a time: their loads and stores are pairs on ARM.
-  int32_t v = 0;
-  if (from != nullptr) {
-    for (; v + 1 < count; v += 2) {
-      const auto first = S::loadu(from + v * S::lanes), second = S::loadu(from + (v + 1) * S::lanes);
-      S::storeu(out + v * S::lanes, vector(first, v));
-      S::storeu(out + (v + 1) * S::lanes, vector(second, v + 1));
+  for (; count >= 2; count -= 2) {
+    Reg first = fill, second = fill;
+    if constexpr (Computed) {
+      first = S::loadu(from);
+      second = S::loadu(from + S::lanes);
+      from += 2 * S::lanes;
     }
-    if (v < count) S::storeu(out + v * S::lanes, vector(S::loadu(from + v * S::lanes), v));
-  } else {
-    for (; v + 1 < count; v += 2) {
-      S::storeu(out + v * S::lanes, vector(fill, v));
-      S::storeu(out + (v + 1) * S::lanes, vector(fill, v + 1));
+    if constexpr (Residual) {
+      first = S::add(first, S::loadu(residual));
+      second = S::add(second, S::loadu(residual + S::lanes));
+      residual += 2 * S::lanes;
     }
-    if (v < count) S::storeu(out + v * S::lanes, vector(fill, v));
+    S::storeu(out, Act::template apply<S>(first));
+    S::storeu(out + S::lanes, Act::template apply<S>(second));
+    out += 2 * S::lanes;
+  }
+  if (count > 0) {
+    Reg last = fill;
+    if constexpr (Computed) last = S::loadu(from);
+    if constexpr (Residual) last = S::add(last, S::loadu(residual));
+    S::storeu(out, Act::template apply<S>(last));
   }
 }
 
@@ -43,11 +49,17 @@ void store_panel_with(const StoreArgs& a) {
   while (segment != end) {
     float* const out = a.output + segment->out;
     if (segment->run > 0) {
-      const float* const from = segment->neighbours ? a.acc + segment->acc : nullptr;
-      if (a.residual != nullptr)
-        store_run<S, Act, true>(from, fill, a.residual + segment->out, out, segment->run);
+      const auto run = [&](auto computed, auto residual) {
+        store_run<S, Act, computed, residual>(computed ? a.acc + segment->acc : nullptr, fill,
+                                              residual ? a.residual + segment->out : nullptr, out,
+                                              segment->run);
+      };
+      const std::true_type yes;
+      const std::false_type no;
+      if (segment->neighbours)
+        a.residual != nullptr ? run(yes, yes) : run(yes, no);
       else
-        store_run<S, Act, false>(from, fill, nullptr, out, segment->run);
+        a.residual != nullptr ? run(no, yes) : run(no, no);
       segment += segment->run;
       continue;
     }

@@ -25,14 +25,17 @@ struct Vec {
   static SEMISPARSE_INLINE void store(float* p, Reg r) { vst1q_f32(p, r); }
   static SEMISPARSE_INLINE void storeu(float* p, Reg r) { vst1q_f32(p, r); }
   static SEMISPARSE_INLINE Reg load_n(const float* p, int n) {
-    float t[4] = {0, 0, 0, 0};
-    std::memcpy(t, p, sizeof(float) * static_cast<size_t>(n));
-    return vld1q_f32(t);
+    if (n == 4) return loadu(p);
+    Reg r = vdupq_n_f32(0.0f);
+    if (n & 2) r = vcombine_f32(vld1_f32(p), vget_high_f32(r));
+    if (n == 3) return vld1q_lane_f32(p + 2, r, 2);
+    return n == 1 ? vld1q_lane_f32(p, r, 0) : r;
   }
   static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) {
-    float t[4];
-    vst1q_f32(t, r);
-    std::memcpy(p, t, sizeof(float) * static_cast<size_t>(n));
+    if (n == 4) return storeu(p, r);
+    if (n & 2) vst1_f32(p, vget_low_f32(r));
+    if (n == 3) vst1q_lane_f32(p + 2, r, 2);
+    if (n == 1) vst1q_lane_f32(p, r, 0);
   }
   static SEMISPARSE_INLINE Reg set1(float x) { return vdupq_n_f32(x); }
   static SEMISPARSE_INLINE Reg add(Reg a, Reg b) { return vaddq_f32(a, b); }
