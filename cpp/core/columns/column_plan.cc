@@ -214,6 +214,12 @@ std::shared_ptr<const ColumnPlan> make_direct_plan(int32_t out_h, int32_t out_w,
     const int32_t panel_column = v * lanes;
     v += panel.vectors;
     const int32_t stop = i + 1 == panels ? pixels : first_pixel[static_cast<size_t>(v)];
+    if (panel.vectors > 0) {
+      int32_t last = stop - 1;
+      while (!computed(last)) --last;
+      panel.first_y = plan->vectors[static_cast<size_t>(panel.first_vector)].base / pitch;
+      panel.last_y = last / out_w;
+    }
     while (pixel < stop) {
       // As many pixels as have their columns within one vector's length of each other.
       StoreSegment segment;

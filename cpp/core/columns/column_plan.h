@@ -61,7 +61,8 @@ struct Panel {
   int32_t first_vector = 0;  // in ColumnPlan::vectors
   int32_t tail = 0;          // columns past the vectors: number vectors * lanes and following of this panel
   int32_t first_segment = 0, segments = 0;
-  int32_t first_y = 0, last_y = -1;  // output rows of its computed columns
+  int32_t first_y = 0,
+          last_y = -1;  // output rows of its computed columns (direct: and of where vectors start)
 };
 
 struct ColumnPlan {

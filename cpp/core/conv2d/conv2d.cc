@@ -32,7 +32,7 @@ struct LayerPlan {
   std::shared_ptr<const ColumnPlan> columns;
   std::shared_ptr<const TilePlan> tiles;
   std::shared_ptr<const PreparedWeight> weight;
-  DirectOffsets offsets;
+  DirectLayout layout;
   std::shared_ptr<const std::vector<float>> plain;  // depthwise: as unpacked
 
   bool fits(const Conv2dGeometry& g, const uint8_t* m) const {
@@ -140,7 +140,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   } else if (plan->algorithm == Algorithm::direct) {
     plan->columns = direct_plan(g, mask);
     plan->weight = prepare({direct_chunk(g, *plan->columns), 0, 0, 0, 0}, packed, size, {});
-    plan->offsets = direct_offsets(g, *plan->weight);
+    plan->layout = direct_layout(g, *plan->weight, *plan->columns);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
     const RowRunKernels& kernels = selected_kernels();
@@ -173,7 +173,7 @@ void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed
   else if (plan->algorithm == Algorithm::im2col)
     im2col_conv2d(g, *plan->weight, *plan->columns, operands, parallel);
   else if (plan->algorithm == Algorithm::direct)
-    direct_conv2d(g, *plan->weight, *plan->columns, plan->offsets, operands, parallel);
+    direct_conv2d(g, *plan->weight, *plan->columns, plan->layout, operands, parallel);
   else
     winograd_conv2d(g, *plan->weight, *plan->tiles, operands, parallel);
 }

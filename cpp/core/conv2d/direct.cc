@@ -20,23 +20,75 @@ int64_t extent(const Conv2dGeometry& g) {
   return (g.out_h() - 1) * Phases(g).pitch + g.out_w();
 }
 
-// Floats from one channel to the next where the input is copied, or where it is read in place as it usually
-// lies.
-int64_t usual_channel_floats(const Conv2dGeometry& g) {
-  const Phases phases(g);
-  return phases.count * phases.floats;
-}
+// Offsets of rows count bytes in 32 bits.
+constexpr int64_t kMostFloats = UINT32_MAX / 4;
 
 // Whether the input is read where it lies: neighbouring pixels and rows side by side, no padding, and offsets
 // that fit.
 bool direct_in_place(const Conv2dGeometry& g, const ConstTensor4& input) {
   const int64_t channel = input.stride[1];
   return g.stride_h * g.stride_w == 1 && reads_in_place(g, input) && channel >= 0 &&
-         channel <= (INT32_MAX - g.in_h * g.in_w) / g.in_channels();
+         channel <= (kMostFloats - g.in_h * g.in_w) / g.in_channels();
 }
 
-void run_panel(const PanelTask& t, const float* image, const uint32_t* offsets, int block_begin,
-               int block_end) {
+// Strided images are cut into phases as they are read, so many rows at once as stay in the L2 cache.
+std::vector<Band> cut_bands(const Conv2dGeometry& g, const ColumnPlan& plan) {
+  const Phases phases(g);
+  const int64_t panels = static_cast<int64_t>(plan.panels.size());
+  if (phases.count == 1) return {{0, panels, {0, phases.rows}}};
+  const int64_t row_bytes = 4 * phases.count * phases.pitch * g.in_channels();
+  const int64_t most = static_cast<int64_t>(cpu_info().l2_bytes) * 5 / 8 / row_bytes;
+  const int64_t reach = g.dilation_h * (g.weight.kernel_h - 1) / g.stride_h + 1;
+  std::vector<Band> bands;
+  for (int64_t p = 0; p < panels; ++p) {
+    const Panel& panel = plan.panels[static_cast<size_t>(p)];
+    const bool reads = panel.vectors > 0;
+    const RowRange rows{panel.first_y, std::min<int64_t>(panel.last_y + reach, phases.rows)};
+    Band* const last = bands.empty() ? nullptr : &bands.back();
+    if (last != nullptr && (!reads || rows.last - last->rows.first <= most)) {
+      ++last->panels;
+      if (reads) last->rows.last = std::max(last->rows.last, rows.last);
+    } else {
+      bands.push_back({p, 1, reads ? rows : RowRange{0, 0}});
+    }
+  }
+  return bands;
+}
+
+std::vector<uint32_t> row_offsets(const Conv2dGeometry& g, const PreparedWeight& weight, int64_t phase_floats,
+                                  int64_t channel_floats) {
+  const Phases phases(g);
+  const size_t taps = static_cast<size_t>(g.weight.taps());
+  std::vector<int64_t> of_tap;
+  for (int64_t ky = 0; ky < g.weight.kernel_h; ++ky)
+    for (int64_t kx = 0; kx < g.weight.kernel_w; ++kx) {
+      const int64_t y = ky * g.dilation_h, x = kx * g.dilation_w;
+      const int64_t phase = y % g.stride_h * g.stride_w + x % g.stride_w;
+      of_tap.push_back(phase * phase_floats + y / g.stride_h * phases.pitch + x / g.stride_w);
+    }
+  std::vector<uint32_t> offsets(weight.rows.size()), of_row;  // of_row: of the chunk
+  int64_t first_channel = 0;
+  for (const PreparedWeight::Group& group : weight.groups) {
+    for (const PreparedWeight::Chunk& chunk : group.chunks) {
+      of_row.clear();
+      for (int32_t c = chunk.first_channel; c < chunk.first_channel + chunk.channels; ++c)
+        for (size_t t = 0; t < taps; ++t)
+          of_row.push_back(static_cast<uint32_t>(
+              4 * ((first_channel + group.channels[static_cast<size_t>(c)]) * channel_floats + of_tap[t])));
+      for (int32_t b = 0; b < group.blocks; ++b) {
+        const RunBlock& block = weight.blocks[chunk.first_block + static_cast<size_t>(b)];
+        const size_t first = static_cast<size_t>(block.rows - weight.rows.data());
+        for (size_t i = 0; i < count_rows(block); ++i) offsets[first + i] = of_row[block.rows[i]];
+      }
+    }
+    first_channel += g.weight.in_channels_per_group;
+  }
+  return offsets;
+}
+
+// `skipped`: floats of a phase before the image's first row.
+void run_panel(const PanelTask& t, const float* image, int64_t skipped, const uint32_t* offsets,
+               int block_begin, int block_end) {
   const Panel& panel = *t.panel;
   const RowRunKernels& kernels = *t.kernels;
   if (panel.vectors == 0) {
@@ -46,7 +98,7 @@ void run_panel(const PanelTask& t, const float* image, const uint32_t* offsets, 
   const size_t width = static_cast<size_t>(panel.vectors * kernels.lanes);
   const float* starts[8];
   for (int v = 0; v < panel.vectors; ++v)
-    starts[v] = image + t.plan->vectors[static_cast<size_t>(panel.first_vector + v)].base;
+    starts[v] = image + (t.plan->vectors[static_cast<size_t>(panel.first_vector + v)].base - skipped);
   run_blocks(
       t, block_begin, block_end, kBlockFilters * width, [&](const PreparedWeight::Chunk*) { return nullptr; },
       [&](std::nullptr_t, const RunBlock& runs, const float* init, float* acc) {
@@ -61,8 +113,9 @@ void run_panel(const PanelTask& t, const float* image, const uint32_t* offsets, 
 
 bool direct_applies(const Conv2dGeometry& g) {
   // Vectors never reach past the last computable pixel; a smaller image cannot fill one.
-  // Offsets of rows count bytes in 32 bits.
-  return extent(g) >= selected_kernels().lanes && usual_channel_floats(g) <= INT32_MAX / g.in_channels();
+  const Phases phases(g);
+  return extent(g) >= selected_kernels().lanes &&
+         phases.count * phases.floats <= kMostFloats / g.in_channels();
 }
 
 std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& g, const uint8_t* mask) {
@@ -84,80 +137,61 @@ int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan) {
       channels, 1, std::min<int64_t>(g.weight.in_channels_per_group, 65535 / g.weight.taps())));
 }
 
-DirectOffsets direct_offsets(const Conv2dGeometry& g, const PreparedWeight& weight, int64_t channel_floats) {
+DirectLayout direct_layout(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan& plan) {
   const Phases phases(g);
-  const size_t taps = static_cast<size_t>(g.weight.taps());
-  std::vector<int64_t> of_tap;
-  for (int64_t ky = 0; ky < g.weight.kernel_h; ++ky)
-    for (int64_t kx = 0; kx < g.weight.kernel_w; ++kx) {
-      const int64_t y = ky * g.dilation_h, x = kx * g.dilation_w;
-      const int64_t phase = y % g.stride_h * g.stride_w + x % g.stride_w;
-      of_tap.push_back(phase * phases.floats + y / g.stride_h * phases.pitch + x / g.stride_w);
-    }
-  DirectOffsets offsets;
-  offsets.channel_floats = channel_floats;
-  offsets.bytes.resize(weight.rows.size());
-  std::vector<uint32_t> of_row;  // of the chunk
-  int64_t first_channel = 0;
-  for (const PreparedWeight::Group& group : weight.groups) {
-    for (const PreparedWeight::Chunk& chunk : group.chunks) {
-      of_row.clear();
-      for (int32_t c = chunk.first_channel; c < chunk.first_channel + chunk.channels; ++c)
-        for (size_t t = 0; t < taps; ++t)
-          of_row.push_back(static_cast<uint32_t>(
-              4 * ((first_channel + group.channels[static_cast<size_t>(c)]) * channel_floats + of_tap[t])));
-      for (int32_t b = 0; b < group.blocks; ++b) {
-        const RunBlock& block = weight.blocks[chunk.first_block + static_cast<size_t>(b)];
-        const size_t first = static_cast<size_t>(block.rows - weight.rows.data());
-        for (size_t i = 0; i < count_rows(block); ++i) offsets.bytes[first + i] = of_row[block.rows[i]];
-      }
-    }
-    first_channel += g.weight.in_channels_per_group;
-  }
-  return offsets;
-}
-
-DirectOffsets direct_offsets(const Conv2dGeometry& g, const PreparedWeight& weight) {
-  return direct_offsets(g, weight, usual_channel_floats(g));
+  DirectLayout layout;
+  layout.bands = cut_bands(g, plan);
+  int64_t rows = 1;
+  for (const Band& band : layout.bands) rows = std::max(rows, band.rows.last - band.rows.first);
+  layout.phase_floats = rows * phases.pitch;
+  layout.channel_floats = phases.count * layout.phase_floats;
+  layout.offsets = row_offsets(g, weight, layout.phase_floats, layout.channel_floats);
+  return layout;
 }
 
 void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const DirectOffsets& planned, const Conv2dOperands& operands, Parallel& parallel) {
+                   const DirectLayout& layout, const Conv2dOperands& operands, Parallel& parallel) {
   static thread_local AlignedBuffer copy_buffer;
   const RowRunKernels& kernels = selected_kernels();
   const Phases phases(g);
   const int64_t (&s)[4] = operands.input.stride;
   const bool in_place = direct_in_place(g, operands.input);
-  const bool split = phases.count > 1;
-  const int64_t channel_floats = in_place ? s[1] : usual_channel_floats(g);
+  const int64_t channel_floats = in_place ? s[1] : layout.channel_floats;
   const int64_t image_floats = in_place ? s[0] : channel_floats * g.in_channels();
-  const int64_t slab = in_place ? g.batch : images_per_slab(g);
-  float* const copy = in_place ? nullptr : copy_buffer.reserve(static_cast<size_t>(slab * image_floats));
-  DirectOffsets others;  // of an unusual view
-  if (channel_floats != planned.channel_floats) others = direct_offsets(g, weight, channel_floats);
-  const uint32_t* const offsets = (others.bytes.empty() ? planned : others).bytes.data();
+  const int64_t slab = in_place ? g.batch : layout.bands.size() > 1 ? 1 : images_per_slab(g);
+  // Vectors may start in the last row of a band and end past it.
+  float* const copy =
+      in_place ? nullptr : copy_buffer.reserve(static_cast<size_t>(slab * image_floats + kernels.lanes));
+  std::vector<uint32_t> others;  // of an unusual view
+  if (channel_floats != layout.channel_floats)
+    others = row_offsets(g, weight, layout.phase_floats, channel_floats);
+  const uint32_t* const offsets = (others.empty() ? layout.offsets : others).data();
   const int64_t pixels = g.out_h() * g.out_w();
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
-    if (split)
-      split_images(g, kernels, operands.input, first, images, copy, parallel);
-    else if (!in_place)
-      copy_images(g, kernels, operands.input, first, images, copy, parallel);
     const float* const base = in_place ? operands.input.data + first * s[0] : copy;
-    share_panels(images, g.weight.groups, static_cast<int64_t>(plan.panels.size()), weight.groups[0].blocks,
-                 parallel, [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
-                   const PanelTask t{&g,
-                                     &weight,
-                                     &weight.groups[static_cast<size_t>(group)],
-                                     &plan,
-                                     &plan.panels[panel],
-                                     &kernels,
-                                     &operands,
-                                     first + n,
-                                     group * g.weight.in_channels_per_group,
-                                     pixels};
-                   run_panel(t, base + n * image_floats, offsets, block_begin, block_end);
-                 });
+    for (const Band& band : layout.bands) {
+      if (phases.count > 1)
+        split_images(g, kernels, operands.input, first, images, band.rows, layout.phase_floats, copy,
+                     parallel);
+      else if (!in_place)
+        copy_images(g, kernels, operands.input, first, images, copy, parallel);
+      share_panels(images, g.weight.groups, band.panels, weight.groups[0].blocks, parallel,
+                   [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
+                     const PanelTask t{&g,
+                                       &weight,
+                                       &weight.groups[static_cast<size_t>(group)],
+                                       &plan,
+                                       &plan.panels[static_cast<size_t>(band.first_panel) + panel],
+                                       &kernels,
+                                       &operands,
+                                       first + n,
+                                       group * g.weight.in_channels_per_group,
+                                       pixels};
+                     run_panel(t, base + n * image_floats, band.rows.first * phases.pitch, offsets,
+                               block_begin, block_end);
+                   });
+    }
   }
 }
 

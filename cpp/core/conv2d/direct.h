@@ -12,6 +12,7 @@
 
 #include "core/columns/column_plan.h"
 #include "core/conv2d/conv2d.h"
+#include "core/conv2d/padded_input.h"
 #include "core/weights/prepare.h"
 
 namespace semisparse {
@@ -24,18 +25,26 @@ std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, co
 // Channels in a chunk of the weights.
 int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan);
 
-// Where rows are read: for each entry of PreparedWeight::rows, bytes from the image's first pixel.
-struct DirectOffsets {
-  int64_t channel_floats = 0;  // from one channel to the next
-  std::vector<uint32_t> bytes;
+// Panels that are computed together, and the rows of the phases that they read.
+struct Band {
+  int64_t first_panel, panels;
+  RowRange rows;
 };
 
-// For channels that lie one after the other, or are copied so. Other views of the input get theirs at every
-// call.
-DirectOffsets direct_offsets(const Conv2dGeometry& geometry, const PreparedWeight& weight);
+// Where the rows of the matrix are read: of channels that lie one after the other, or are copied so, band by
+// band.
+struct DirectLayout {
+  std::vector<Band> bands;
+  int64_t phase_floats = 0, channel_floats = 0;  // from one phase, one channel to the next
+  std::vector<uint32_t> offsets;  // for each entry of PreparedWeight::rows: bytes from the first pixel
+};
 
-// `weight`: prepared with that chunk.
+DirectLayout direct_layout(const Conv2dGeometry& geometry, const PreparedWeight& weight,
+                           const ColumnPlan& plan);
+
+// `weight`: prepared with that chunk. Inputs that are read in place, but whose channels lie otherwise, get
+// offsets of their own at every call.
 void direct_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const DirectOffsets& offsets, const Conv2dOperands& operands, Parallel& parallel);
+                   const DirectLayout& layout, const Conv2dOperands& operands, Parallel& parallel);
 
 }  // namespace semisparse

@@ -15,17 +15,21 @@ Phases::Phases(const Conv2dGeometry& g)
       count(g.stride_h * g.stride_w) {}
 
 void split_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
-                  int64_t first, int64_t count, float* out, Parallel& parallel) {
+                  int64_t first, int64_t count, const RowRange& rows, int64_t phase_floats, float* out,
+                  Parallel& parallel) {
   const Phases phases(g);
-  const int64_t channels = g.in_channels(), channel_floats = phases.count * phases.floats;
+  const int64_t channels = g.in_channels(), channel_floats = phases.count * phase_floats;
   const int64_t together = std::max<int64_t>(1, 65536 / channel_floats),
                 parts = (channels + together - 1) / together;
   parallel.run(count * parts, [&](int64_t task) {
     static thread_local AlignedBuffer line;
     const int64_t (&s)[4] = input.stride;
     const int64_t n = task / parts, begin = task % parts * together;
-    SplitArgs a{nullptr,    g.in_h,     g.in_w,      s[2],         s[3],          g.pad_h, g.pad_w,
-                g.stride_h, g.stride_w, phases.rows, phases.pitch, phases.floats, nullptr, nullptr};
+    // Rows of padding that lie before the first row.
+    const int64_t pad_h = g.pad_h - rows.first * g.stride_h;
+    SplitArgs a{nullptr,      g.in_h,       g.in_w,     s[2],       s[3],
+                pad_h,        g.pad_w,      g.stride_h, g.stride_w, rows.last - rows.first,
+                phases.pitch, phase_floats, nullptr,    nullptr};
     a.line = line.reserve(static_cast<size_t>(phases.pitch * g.stride_w + 2 * kernels.lanes));
     for (int64_t c = begin; c < std::min(begin + together, channels); ++c) {
       a.in = input.data + (first + n) * s[0] + c * s[1];

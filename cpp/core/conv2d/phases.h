@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/conv2d/conv2d.h"
+#include "core/conv2d/padded_input.h"
 #include "core/row_run/row_run.h"
 
 namespace semisparse {
@@ -17,8 +18,10 @@ struct Phases {
   explicit Phases(const Conv2dGeometry& g);
 };
 
-// Phases of images [first, first + count), all channels, any strides: channel by channel, image by image.
+// Rows [rows.first, rows.last) of every phase of images [first, first + count), all channels, any strides:
+// phase by phase, channel by channel, image by image, `phase_floats` for each phase.
 void split_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
-                  int64_t first, int64_t count, float* out, Parallel& parallel);
+                  int64_t first, int64_t count, const RowRange& rows, int64_t phase_floats, float* out,
+                  Parallel& parallel);
 
 }  // namespace semisparse

@@ -242,7 +242,7 @@ void winograd_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, cons
                           phases.pitch, 0, 0});
     }
     if (strided)
-      split_images(g, l.rows, operands.input, first, count, copy, parallel);
+      split_images(g, l.rows, operands.input, first, count, {0, phases.rows}, phases.floats, copy, parallel);
     else if (!in_place)
       copy_images(g, l.rows, operands.input, first, count, copy, parallel);
     const int64_t tasks = count * static_cast<int64_t>(plan.tiles->panels.size());
