@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="OPTION=VALUE",
-        help="any other option of Ultralytics' training, e.g. mosaic=0.5 cos_lr=True",
+        help="any other option of Ultralytics' training, e.g. mosaic=0.5 cos_lr=True; if the recipe removes "
+        "columns, options that move pictures on the canvas are 0 unless named here",
     )
 
     run = result.add_argument_group("run")
