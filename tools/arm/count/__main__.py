@@ -16,13 +16,15 @@ version, model and input: an interrupted run goes on where it was, and only what
 from __future__ import annotations
 
 import argparse
+import ast
 import functools
 import gzip
 import hashlib
 import json
 import os
-import re
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ sys.path.insert(0, str(HERE))
 from cycles import Block, Estimate, Estimator  # noqa: E402
 from functions import Functions  # noqa: E402
 from workloads import Run, Workload, digest  # noqa: E402
-from world import CACHE, CORES, EMULATED, WHEELS, Lock, estimators, path, prepare, run  # noqa: E402
+from world import CACHE, CORES, EMULATED, WHEELS, Lock, estimators, path, prepare  # noqa: E402
 
 from semisparse._files import replace_atomically  # noqa: E402
 from semisparse._table import text_table  # noqa: E402
@@ -64,54 +66,100 @@ class Row:
 
 
 def emulate(engine: str, runs: list[Run]) -> Iterator[tuple[Run, list[Block]]]:
-    """What each of the runs executed, until one fails."""
+    """What each of the runs executed, one after the other.
+
+    Raises:
+        RuntimeError: the engine failed; what came before is good.
+    """
     out = CACHE / f"count.{os.getpid()}"
-    try:
-        done, error = run(
-            [HERE.parent / "python.sh", HERE / "driver.py", engine, *[f"{r.file}:{r.option}" for r in runs]],
-            ARM_CPU=EMULATED, ARM_PATH=path(engine), ARM_PLUGIN=f"{CACHE / 'plugin.so'},out={out}",
-            OMP_NUM_THREADS="1",
-        )  # fmt: skip
-        regions: dict[int, list[Block]] = {}
-        for line in out.read_text().splitlines():
+    command = [HERE.parent / "python.sh", HERE / "driver.py", engine, *[f"{r.file}:{r.option}" for r in runs]]
+    environment = os.environ | {
+        "ARM_CPU": EMULATED, "ARM_PATH": path(engine), "ARM_PLUGIN": f"{CACHE / 'plugin.so'},out={out}",
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            close_fds=False,
+        )
+        try:
+            for line in process.stdout:
+                if line.strip().isdigit():
+                    yield runs[int(line)], region(out, int(line))
+        finally:
+            if sys.exc_info()[0] is not None:
+                process.kill()
+            status = process.wait()
+            out.unlink(missing_ok=True)
+        if status:
+            said.seek(0)
+            raise RuntimeError(f"{engine} failed:\n{said.read()[-2000:]}")
+
+
+def region(out: Path, tag: int) -> list[Block]:
+    """A region of the plugin's file."""
+    blocks: list[Block] = []
+    inside = False
+    with open(out) as file:
+        for line in file:
             start, *words = line.split()
             if start == "region":
-                blocks = regions.setdefault(int(words[0]), [])
-            else:
+                inside = int(words[0]) == tag
+            elif inside:
                 blocks.append((int(start), words))
-        for tag in map(int, re.findall(r"^\d+$", done, re.MULTILINE)):
-            yield runs[tag], regions[tag]
-        if error:
-            raise SystemExit(f"{engine}: {error}")
-    finally:
-        out.unlink(missing_ok=True)
+    return blocks
 
 
-def executed(engine: str, version: str, runs: list[Run], fresh: bool) -> dict[Run, list[Block]]:
+def tool_digest(engine: str) -> str:
+    """Of what counts, and of how the driver runs this engine."""
+    text = (HERE / "driver.py").read_text()
+    parts = [
+        ast.get_source_segment(text, part)
+        for part in ast.parse(text).body
+        if getattr(part, "name", "") in ("mark", engine) or ast.unparse(part).startswith("_WARM_UP")
+    ]
+    return hashlib.sha256("".join(parts).encode() + (HERE / "plugin.c").read_bytes()).hexdigest()
+
+
+def executed(engine: str, version: str, runs: list[Run], fresh: bool) -> Iterator[tuple[Run, list[Block]]]:
     """The same, from the cache where it is there."""
-    tool = hashlib.sha256((HERE / "driver.py").read_bytes() + (HERE / "plugin.c").read_bytes()).hexdigest()
+    tool = tool_digest(engine)
     store = CACHE / "counts"
     store.mkdir(exist_ok=True)
     keys = {r: hashlib.sha256(f"{version} {tool} {EMULATED} {digest(r)}".encode()).hexdigest() for r in runs}
     files = {r: store / f"{key[:32]}.json.gz" for r, key in keys.items()}
     missing = [r for r in runs if fresh or not files[r].exists()]
-    if missing:
-        begin = time.monotonic()
-        for counted, blocks in emulate(engine, missing):
-            with replace_atomically(files[counted]) as file:
-                file.write(gzip.compress(json.dumps(blocks).encode(), 1))
-        print(f"{engine}: {len(missing)} runs counted in {time.monotonic() - begin:.0f} s", file=sys.stderr)
-    return {r: json.loads(gzip.decompress(file.read_bytes())) for r, file in files.items()}
+    for r in runs:
+        if r not in missing:
+            yield r, json.loads(gzip.decompress(files[r].read_bytes()))
+    begin = time.monotonic()
+    for r, blocks in emulate(engine, missing) if missing else ():
+        with replace_atomically(files[r]) as file:
+            file.write(gzip.compress(json.dumps(blocks).encode(), 1))
+        print(
+            f"{r.engine}, {r.file.parent.name}, {r.label}: {time.monotonic() - begin:.0f} s", file=sys.stderr
+        )
+        yield r, blocks
 
 
-def count(runs: list[Run], version: str, models: list[Estimator], fresh: bool) -> dict[Run, Row]:
-    """One engine."""
-    rows = {}
-    for r, blocks in executed(runs[0].engine, version, runs, fresh).items():
-        instructions = sum(times * len(words) for times, words in blocks)
-        estimates = {model.core: model.estimate(blocks) for model in models}
-        rows[r] = Row(r, version, instructions, estimates, blocks)
-    return rows
+def count(
+    runs: list[Run], version: str, models: list[Estimator], fresh: bool
+) -> tuple[dict[Run, Row], RuntimeError | None]:
+    """One engine: what was counted, and why not the rest."""
+    rows: dict[Run, Row] = {}
+    try:
+        for r, blocks in executed(runs[0].engine, version, runs, fresh):
+            instructions = sum(times * len(words) for times, words in blocks)
+            rows[r] = Row(
+                r, version, instructions, {model.core: model.estimate(blocks) for model in models}, blocks
+            )
+    except RuntimeError as error:
+        return rows, error
+    return rows, None
 
 
 def report(name: str, rows: list[Row]) -> str:
@@ -199,25 +247,30 @@ def main() -> None:
     workloads = [Workload(name, options.imposed) for name in (*options.layers, *options.networks)]
     runs = {w.name: w.write(CACHE / "count" / w.name, options.engines) for w in workloads}
     rows: dict[Run, Row] = {}
+    errors = []
     for engine, version in versions.items():
         own = [r for each in runs.values() for r in each if r.engine == engine]
-        rows |= count(own, version, models, options.fresh)
+        found, error = count(own, version, models, options.fresh)
+        rows |= found
+        errors += [error] if error else []
+    tables = {name: [rows[r] for r in each if r in rows] for name, each in runs.items()}
     show = functools.partial(print, file=report_to, flush=True)
     show("Millions of instructions and of cycles:")
-    for name, each in runs.items():
-        show("\n" + report(name, [rows[r] for r in each]))
+    for name, each in tables.items():
+        show("\n" + report(name, each))
     show("\nMultiply-adds per cycle, of what the core can do at most:")
-    for name, each in runs.items():
-        show("\n" + efficiency(name, [rows[r] for r in each]))
-    if options.hottest:
-        for each in runs.values():
-            for r in each:
-                if r.engine == "semisparse":
-                    show("\n" + hottest(rows[r], models[0], options.hottest))
-    results = [as_dict(name, rows[r]) for name, each in runs.items() for r in each]
+    for name, each in tables.items():
+        show("\n" + efficiency(name, each))
+    for row in rows.values():
+        if options.hottest and row.run.engine == "semisparse":
+            show("\n" + hottest(row, models[0], options.hottest))
+    results = [as_dict(name, row) for name, each in tables.items() for row in each]
     with replace_atomically(options.output) as file:
         content = {"emulated": EMULATED, "llvm": models[0].version, "rows": results}
         file.write(json.dumps(content, indent=1).encode() + b"\n")
+    for error in errors:
+        print(error, file=sys.stderr)
+    sys.exit(1 if errors else 0)
 
 
 if __name__ == "__main__":

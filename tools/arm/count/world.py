@@ -35,22 +35,15 @@ PLATFORMS = ("manylinux_2_35", "manylinux_2_34", "manylinux_2_31", "manylinux_2_
              "manylinux2014", "manylinux_2_17")  # fmt: skip
 
 
-def run(command: list, **environment: str) -> tuple[str, str]:
-    """The output of a program, and what it said if it failed, else nothing."""
-    result = subprocess.run(
-        list(map(str, command)), env=os.environ | environment, text=True, capture_output=True, close_fds=False
-    )
-    if result.returncode == 0:
-        return result.stdout, ""
-    return result.stdout, f"{command[0]} failed:\n{(result.stderr or result.stdout)[-3000:]}"
-
-
 def must(command: list, **environment: str) -> str:
     """The output of a program; this one ends if it fails."""
-    output, error = run(command, **environment)
-    if error:
-        raise SystemExit(error)
-    return output
+    result = subprocess.run(
+        list(map(str, command)),
+        env=os.environ | environment, text=True, capture_output=True, close_fds=False,
+    )  # fmt: skip
+    if result.returncode != 0:
+        raise SystemExit(f"{command[0]} failed:\n{(result.stderr or result.stdout)[-3000:]}")
+    return result.stdout
 
 
 class Lock:
