@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 dense=("$@") sparse=("$@")
 if [ $# = 0 ]; then
-  dense=(--data digits --size 96 -b 32 --epochs 4 --lr 0.03 --lr-warmup-epochs 1)
-  sparse=(--data digits --size 96 -b 32 --epochs 3)
+  dense=(--data digits --size 80 -b 32 --epochs 4 --lr 0.03 --lr-warmup-epochs 1)
+  sparse=(--data digits --size 80 -b 32 --epochs 4 --lr 0.03)
 fi
 tools/setup.sh train,eval,peers
 export PATH="$PWD/${VENV:-.venv}/bin:$PATH"

@@ -60,28 +60,30 @@ class HeldOut:
 
 
 class HeldOutCriterion:
-    """Candidate score maps race each other; the winner makes the masks.
+    """Candidate score maps race each other on held-out batches; the winner makes the masks.
 
     Candidates are what the accumulated saliency (see `SaliencyCriterion`) says under different beliefs about
-    it, and maps that know nothing:
+    it, maps that know nothing, and the best map so far and mutants of it:
 
     - `saliency`: each layer by its own;
     - `coherent`: one map for the network, the mean over the layers of their ranks, propagated to each;
     - `both`: a layer's own ranks and the network's, added;
     - `mirrored`: the same for a pixel and its mirror image, as for photographs of things;
     - `smooth`: the mean over 3x3 neighbours, which removes noise;
-    - `random`: coherent random maps; the losers among them are drawn anew for every race.
+    - `random0`...: coherent random maps, as of `coherent_random`;
+    - `best`, and `mutant0`...: its ranks and those of a coherent random map, added at different weights.
 
-    A race compares masks at the *full* ratio, whatever the schedule says at the time, by successive halving:
-    all run on the first batches, the better half on more of them. All see the same batches, so what differs
-    is the masks. There is one at every `EVERY`-th selection of masks, and one when they freeze, after which
-    each group of layers of one size is offered the other candidates' maps, the largest first; it changes
-    where the loss falls by more than chance explains.
+    A race compares masks at the *full* ratio, whatever the schedule says at the time, by successive halving
+    (`race`). All see the same batches, so what differs is the masks. There is one at every `EVERY`-th
+    selection of masks, and one when they freeze, after which the best map evolves for up to `GENERATIONS`
+    more races against its mutants.
     """
 
     selects_every_step = False
     EVERY = 10  # of about 40 selections, where the recipe does not say `every`
-    RANDOM = 2  # maps
+    RANDOM, MUTANTS = 6, 12
+    WEIGHTS = (0.2, 0.4, 0.8)  # of the random map in a mutant
+    GENERATIONS, PATIENCE = 8, 2  # evolution ends early when the best map stays the best so often
 
     def __init__(
         self,
@@ -101,56 +103,38 @@ class HeldOutCriterion:
         self.model, self.modules, self.columns, self.sizes = model, modules, columns, sizes
         self.input_size, self.held_out, self.generator = input_size, held_out, generator
         self.saliency = SaliencyCriterion(modules, sizes)
-        self.maps: dict[str, Tensor] = {}  # the random ones
-        self.leader: dict[str, str] = {}  # name of the candidate, by layer
+        self.best: Scores = {}
         self.selections = 0
-        self.open = set(modules)  # layers that are not frozen
+        self.open = [*modules]  # layers that are not frozen
         self.log: list[dict] = []
 
     def observe(self, loss: float | None, masked: bool) -> None:
         self.saliency.observe(loss, masked)
 
     def scores(self, names: list[str], final: bool) -> Scores:
-        average = self.saliency.scores([n for n in self.sizes if n in self.open], final)
+        average = self.saliency.scores(self.open, final)
         if final or self.selections % self.EVERY == 0:
-            self._race(average, names, final)
+            with self._masks_restored():
+                self._race(self._learned(average) | self._random() | self._evolved(), final)
+                if final:
+                    self._evolve()
         self.selections += 1
-        candidates = self._candidates(average)
-        return {name: candidates[self.leader[name]][name] for name in names}
+        return {name: self.best[name] for name in names}
 
-    def _race(self, average: Scores, names: list[str], final: bool) -> None:
-        """Set the leader of the layers `names`; the masks of the others are at full ratio too meanwhile."""
-        kept = set(self.leader.values())
-        for i in range(self.RANDOM):
-            key = f"random{i}"
-            if key not in kept or key not in self.maps:
-                self.maps[key] = torch.rand(self.input_size, generator=self.generator)
-        candidates = self._candidates(average)
-        with self._masks_restored():
-            others = {
-                n: candidates[self.leader[n]][n] for n in average if n not in names and n in self.leader
-            }
-            choices = {key: {**maps, **others} for key, maps in candidates.items()}
-            winner, losses = race(choices, self._losses, len(self.held_out))
-            self.leader |= dict.fromkeys(names, winner)
-            if final:
-                self._by_size(names, candidates, {**choices[winner]}, losses[winner])
+    def _evolve(self) -> None:
+        stayed = 0
+        for _ in range(self.GENERATIONS):
+            stayed = stayed + 1 if self._race(self._evolved(), True) == "best" else 0
+            if stayed == self.PATIENCE:
+                break
+
+    def _race(self, candidates: dict[str, Scores], final: bool) -> str:
+        """Let the candidates race; the winner becomes the best map. Returns its name."""
+        winner, losses = race(candidates, self._losses, len(self.held_out))
+        self.best = {name: ranks(map_) for name, map_ in candidates[winner].items()}
         means = {key: sum(values) / len(values) for key, values in losses.items()}
-        self.log.append({"criterion": "held_out", "final": final, "leader": dict(self.leader), "loss": means})
-
-    def _by_size(self, names: list[str], candidates: dict[str, Scores], best: Scores, losses: list[float]):
-        """Offer each group of layers of one size the maps of the other candidates."""
-        learned = [key for key in candidates if key not in self.maps]
-        for size in sorted({self.sizes[n] for n in names}, reverse=True):
-            group = [n for n in names if self.sizes[n] == size]
-            present = self.leader[group[0]]
-            trials = {
-                key: {**best, **{n: candidates[key][n] for n in group}} for key in learned if key != present
-            }
-            winner, found = race(trials, self._losses, len(self.held_out))
-            if surely_less(found[winner], losses):
-                best, losses = trials[winner], found[winner]
-                self.leader |= dict.fromkeys(group, winner)
+        self.log.append({"criterion": "held_out", "final": final, "winner": winner, "loss": means})
+        return winner
 
     def _losses(self, scores: Scores, first: int, last: int) -> list[float]:
         for name, map_ in scores.items():
@@ -167,41 +151,52 @@ class HeldOutCriterion:
             for name, mask in before.items():
                 set_column_mask(self.modules[name], mask)
 
-    def _candidates(self, average: Scores) -> dict[str, Scores]:
+    def _learned(self, average: Scores) -> dict[str, Scores]:
         own = {name: ranks(map_) for name, map_ in average.items()}
         network = _network_map(own.values(), self.input_size)
-        shared = {name: ranks(propagate(network, self.sizes[name])) for name in average}
-        learned = {
+        shared = {name: ranks(propagate(network, self.sizes[name])) for name in own}
+        return {
             "saliency": average,
             "coherent": shared,
-            "both": {name: own[name] + shared[name] for name in average},
-            "mirrored": {name: own[name] + own[name].flip(-1) for name in average},
-            "smooth": {name: smooth(average[name]) for name in average},
+            "both": {name: own[name] + shared[name] for name in own},
+            "mirrored": {name: own[name] + own[name].flip(-1) for name in own},
+            "smooth": {name: smooth(average[name]) for name in own},
         }
-        drawn = {
-            key: {name: propagate(map_, self.sizes[name]) for name in average}
-            for key, map_ in self.maps.items()
-        }
-        return learned | drawn
+
+    def _random(self) -> dict[str, Scores]:
+        return {f"random{i}": self._draw() for i in range(self.RANDOM)}
+
+    def _evolved(self) -> dict[str, Scores]:
+        if not self.best:
+            return {}
+        best = {name: self.best[name] for name in self.open}
+        found = {"best": best}
+        for i in range(self.MUTANTS):
+            weight, drawn = self.WEIGHTS[i % len(self.WEIGHTS)], self._draw()
+            found[f"mutant{i}"] = {name: best[name] + weight * drawn[name] for name in best}
+        return found
+
+    def _draw(self) -> Scores:
+        """The ranks of a coherent random map."""
+        map_ = torch.rand(self.input_size, generator=self.generator)
+        return {name: ranks(propagate(map_, self.sizes[name])) for name in self.open}
 
     def freeze(self, names: list[str]) -> None:
         self.saliency.freeze(names)
-        self.open -= set(names)
+        self.open = [name for name in self.open if name not in names]
         if not self.open:
             self.held_out = None  # its batches are not needed any more
 
     def state_dict(self) -> dict:
         return {
             "saliency": self.saliency.state_dict(),
-            "maps": dict(self.maps),
-            "leader": dict(self.leader),
+            "best": dict(self.best),
             "selections": self.selections,
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.saliency.load_state_dict(state["saliency"])
-        self.maps, self.leader = dict(state["maps"]), dict(state["leader"])
-        self.selections = state["selections"]
+        self.best, self.selections = dict(state["best"]), state["selections"]
 
 
 def race(
@@ -228,14 +223,6 @@ def race(
         left.sort(key=lambda key: sum(found[key]))  # stable: ranks agree where losses are equal
         left = left[: -(-len(left) // 2)]
     return left[0], found
-
-
-def surely_less(losses: Sequence[float], than: Sequence[float]) -> bool:
-    """Whether the mean of `losses` is below that of `than`, batch by batch, by more than a standard error."""
-    difference = torch.tensor(than, dtype=torch.float64) - torch.tensor(losses, dtype=torch.float64)
-    if len(difference) < 2:
-        return bool(difference > 0)
-    return bool(difference.mean() > difference.std() / len(difference) ** 0.5)
 
 
 def ranks(scores: Tensor) -> Tensor:
