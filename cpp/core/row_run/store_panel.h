@@ -41,7 +41,8 @@ SEMISPARSE_INLINE void store_run(const float* from, typename S::Reg fill, const 
 }
 
 template <class S, class Act>
-void store_panel_with(const StoreArgs& a) {
+void store_panel_with(const StoreArgs& args) {
+  const StoreArgs a = args;  // a copy that no store of pixels can change
   using Reg = typename S::Reg;
   const StoreSegment* segment = &a.plan->segments[static_cast<size_t>(a.panel->first_segment)];
   const StoreSegment* const end = segment + a.panel->segments;

@@ -74,6 +74,10 @@ struct Vec {
   static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) {
     return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
   }
+  static SEMISPARSE_INLINE Reg slide(Reg a, Reg b) {
+    return _mm256_permutevar8x32_ps(_mm256_blend_ps(a, b, 1), _mm256_setr_epi32(1, 2, 3, 4, 5, 6, 7, 0));
+  }
+  static constexpr bool interleaves = false;
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return _mm256_permutevar8x32_ps(a, i); }
 
   static SEMISPARSE_INLINE Mask mask(uint32_t bits) {

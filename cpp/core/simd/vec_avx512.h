@@ -64,6 +64,10 @@ struct Vec {
   static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) {
     return permute2(a, b, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
   }
+  static SEMISPARSE_INLINE Reg slide(Reg a, Reg b) {
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b), _mm512_castps_si512(a), 1));
+  }
+  static constexpr bool interleaves = false;
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return _mm512_permutexvar_ps(i, a); }
 
   static SEMISPARSE_INLINE Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }

@@ -70,6 +70,21 @@ struct Vec {
   static SEMISPARSE_INLINE Reg odd(Reg a, Reg b) { return vuzp2q_f32(a, b); }
   static SEMISPARSE_INLINE Reg zip_low(Reg a, Reg b) { return vzip1q_f32(a, b); }
   static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) { return vzip2q_f32(a, b); }
+  static SEMISPARSE_INLINE Reg slide(Reg a, Reg b) { return vextq_f32(a, b, 1); }
+  static constexpr bool interleaves = true;
+  static SEMISPARSE_INLINE void load_split(const float* p, Reg (&r)[2]) {
+    const float32x4x2_t t = vld2q_f32(p);
+    r[0] = t.val[0];
+    r[1] = t.val[1];
+  }
+  static SEMISPARSE_INLINE void load_split(const float* p, Reg (&r)[4]) {
+    const float32x4x4_t t = vld4q_f32(p);
+    for (int i = 0; i < 4; ++i) r[i] = t.val[i];
+  }
+  static SEMISPARSE_INLINE void store_join(float* p, const Reg (&r)[2]) { vst2q_f32(p, {{r[0], r[1]}}); }
+  static SEMISPARSE_INLINE void store_join(float* p, const Reg (&r)[4]) {
+    vst4q_f32(p, {{r[0], r[1], r[2], r[3]}});
+  }
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) {
     return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), i));
   }

@@ -79,6 +79,11 @@ struct Vec {
   // Lanes of a and b in turn: the first lanes / 2 of each, and the others.
   static SEMISPARSE_INLINE Reg zip_low(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{0, 4, 1, 5}); }
   static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{2, 6, 3, 7}); }
+  // Lanes 1, 2, ... of a, then lane 0 of b.
+  static SEMISPARSE_INLINE Reg slide(Reg a, Reg b) { return __builtin_shuffle(a, b, Index{1, 2, 3, 4}); }
+  // Whether there are load_split(p, r), which loads every n-th number into each of n registers, and its
+  // inverse store_join(p, r).
+  static constexpr bool interleaves = false;
   // r[l] = a[i[l]] for 0 <= i[l] < lanes.
   static SEMISPARSE_INLINE Reg permute(Reg a, Index i) { return __builtin_shuffle(a, i); }
 

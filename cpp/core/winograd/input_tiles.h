@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a channel's pixels to the planes of its tiles. Tiles lie along the vectors, so pixels are first spread
-// over arrays by their place in a tile (`lane arrays`): array (y, x) holds pixel (y, x) of every tile's
-// patch, tile after tile. After that every step is a plain vector step.
+// From a channel's pixels to the planes of its tiles. Tiles lie along the vectors, so each line of pixels is
+// first spread by place in a tile, and transformed at once, for the tiles above and below share it: array
+// (y, x) holds value x of line y of every tile's patch, tile after tile. The transform of the columns
+// follows, vector by vector of the panel.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +24,9 @@ struct InputTiles {
 
   // M vectors of neighbouring pixels to M vectors of every M-th pixel.
   static SEMISPARSE_INLINE void split(const float* p, Reg (&out)[M]) {
-    if constexpr (M == 2) {
+    if constexpr (S::interleaves) {
+      S::load_split(p, out);
+    } else if constexpr (M == 2) {
       const Reg a = S::loadu(p), b = S::loadu(p + S::lanes);
       out[0] = S::even(a, b);
       out[1] = S::odd(a, b);
@@ -38,22 +41,25 @@ struct InputTiles {
     }
   }
 
-  // One line of pixels into the arrays (y, 0..P-1), `stride` floats apart, from tile `to` on. Arrays from M
-  // on hold the first pixels of the next tile.
-  static SEMISPARSE_INLINE void spread(const float* line, int columns, float* to, size_t stride, Index next) {
-    Reg now[M], then[M];
-    split(line, now);
-    for (int t = 0; t < columns; t += S::lanes) {
+  // One line of pixels, transformed, into the arrays (y, 0..P-1), `stride` floats apart, from tile `to` on.
+  // Past the last tile it reads up to a vector more; nobody asks what that becomes.
+  static SEMISPARSE_INLINE void spread(const float* line, int columns, float* to, size_t stride) {
+    for (int t = 0; t < columns; t += S::lanes, to += S::lanes) {
+      Reg now[M], d[P], value[P];
+      split(line, now);
       line += M * S::lanes;
-      // The line buffer ends with the vectors that hold the first pixels past the last tile.
-      if (t + S::lanes <= columns)
-        split(line, then);
-      else
-        for (int i = 0; i < M; ++i) then[i] = now[i];
-      for (int x = 0; x < M; ++x) S::storeu(to + x * stride + t, now[x]);
-      for (int x = 0; x < P - M; ++x)
-        S::storeu(to + (M + x) * stride + t, S::permute2(now[x], then[x], next));
-      for (int i = 0; i < M; ++i) now[i] = then[i];
+      SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) d[x] = now[x];
+      SEMISPARSE_UNROLL for (int x = M; x < P; ++x) d[x] = S::slide(now[x - M], S::set1(line[x - M]));
+      WinogradAlgebra<S, M, R>::input(d, value);
+      float* array = to;
+      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x, array += stride) S::storeu(array, value[x]);
+    }
+  }
+
+  static SEMISPARSE_INLINE void clear(float* p, int64_t count) {
+    for (int64_t x = 0; x < count; x += S::lanes) {
+      S::store(p + x, S::set1(0.0f));
+      asm volatile("" ::: "memory");  // or GCC calls memset for a vector or two
     }
   }
 
@@ -65,66 +71,63 @@ struct InputTiles {
     const int64_t width = static_cast<int64_t>(pitch), left = a.pad_w;
     const int64_t pixels = std::max<int64_t>(0, std::min(a.width, width - left));
     const int64_t whole = pixels / S::lanes * S::lanes;
+    const int64_t right = (left + pixels) / S::lanes * S::lanes;
     const int rest = static_cast<int>(pixels - whole);
     for (int64_t y = first; y < last; ++y, lines += pitch) {
       if (y < 0 || y >= a.height) {
-        for (int64_t x = 0; x < width; x += S::lanes) S::store(lines + x, S::set1(0.0f));
+        clear(lines, width);
         continue;
       }
-      for (int64_t x = 0; x < left; x += S::lanes) S::store(lines + x, S::set1(0.0f));
-      for (int64_t x = (left + pixels) / S::lanes * S::lanes; x < width; x += S::lanes)
-        S::store(lines + x, S::set1(0.0f));
+      clear(lines, left);
+      clear(lines + right, width - right);
       const float* in = a.in + y * a.stride_h;
-      for (int64_t x = 0; x < whole; x += S::lanes) S::storeu(lines + left + x, S::loadu(in + x));
-      if (rest > 0) S::store_n(lines + left + whole, rest, S::load_n(in + whole, rest));
+      float* const to = lines + left;
+      int64_t x = 0;
+      for (; x + 2 * S::lanes <= whole; x += 2 * S::lanes) {
+        const Reg first = S::loadu(in + x), second = S::loadu(in + x + S::lanes);
+        S::storeu(to + x, first);
+        S::storeu(to + x + S::lanes, second);
+      }
+      if (x < whole) S::storeu(to + x, S::loadu(in + x));
+      if (rest > 0) S::store_n(to + whole, rest, S::load_n(in + whole, rest));
     }
   }
 
   static __attribute__((noinline)) void stage(const TileInputArgs& a, const TileScratch& size,
                                               float* arrays) {
     const int columns = a.plan->columns;
-    alignas(64) int32_t lane[S::lanes];
-    for (int l = 0; l < S::lanes; ++l) lane[l] = l + 1;
-    const Index next = S::index(lane, 0);
     copy_lines(a, size.line, a.scratch);
     const float* line = a.scratch;
     for (int32_t row = a.panel->first_y; row <= a.panel->last_y + 1; ++row) {
       const int lines = row <= a.panel->last_y ? M : P - M;
       float* to = arrays + static_cast<size_t>(row - a.panel->first_y) * static_cast<size_t>(columns);
       for (int y = 0; y < lines; ++y, to += P * size.array, line += size.line)
-        spread(line, columns, to, size.array, next);
+        spread(line, columns, to, size.array);
     }
   }
 
-  // Where pixel (y, x) of tile 0 lies: at origin + x * array + line[y] (floats).
+  // Where value x of line y of tile 0 lies: at origin + x * array + line[y] (floats).
   struct Patch {
     const float* origin;
     size_t array;
     ptrdiff_t line[P];
   };
 
-  // One vector of tiles. `load(p)` gives the pixels that lie at p for tile 0.
+  // The columns of one vector of tiles. `load(p)` gives the values that lie at p for tile 0.
   template <class Load>
   static SEMISPARSE_INLINE void transform(const Patch& patch, Load load, float* out, size_t plane_stride) {
-    using Algebra = WinogradAlgebra<S, M, R>;
-    alignas(64) float half[P * P * S::lanes];
-    const float* from = patch.origin;
-    float* to = half;
-    for (int x = 0; x < P; ++x, from += patch.array, to += S::lanes) {
-      Reg d[P], t[P];
-      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) d[y] = load(from + patch.line[y]);
-      Algebra::input(d, t);
-      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) S::store(to + y * P * S::lanes, t[y]);
+    const float* from[P];
+    float* to[P];
+    SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) {
+      from[y] = patch.origin + patch.line[y];
+      to[y] = out + static_cast<size_t>(y * P) * plane_stride;
     }
-    const float* row = half;
-    for (int y = 0; y < P; ++y, row += P * S::lanes) {
+    size_t array = 0, plane = 0;
+    for (int x = 0; x < P; ++x, array += patch.array, plane += plane_stride) {
       Reg d[P], t[P];
-      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) d[x] = S::load(row + x * S::lanes);
-      Algebra::input(d, t);
-      SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) {
-        S::store(out, t[x]);
-        out += plane_stride;
-      }
+      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) d[y] = load(from[y] + array);
+      WinogradAlgebra<S, M, R>::input(d, t);
+      SEMISPARSE_UNROLL for (int y = 0; y < P; ++y) S::store(to[y] + plane, t[y]);
     }
   }
 

@@ -18,34 +18,36 @@ struct OutputTiles {
   using Index = typename S::Index;
   static constexpr int P = M + R - 1;
 
+  // Where a line of a tile is one vector, and vectors are easily interleaved, that is done at once: `scratch`
+  // holds the M lines of tile after tile, lines M * width floats apart.
+  static constexpr bool joined = S::interleaves && S::lanes == M;
+
   // The panel's sums to M*M arrays, one for each place in a tile, `width` floats apart.
   static __attribute__((noinline)) void transform(const TileOutputArgs& a, size_t width) {
     using Algebra = WinogradAlgebra<S, M, R>;
+    const Reg bias = S::set1(a.bias);
+    const size_t row = P * a.plane_stride;
     for (size_t v = 0; v < width; v += S::lanes) {
       alignas(64) float half[M * P * S::lanes];
-      const float* sums = a.sums + v;
-      const size_t row = P * a.plane_stride;
-      float* column = half;
-      for (int x = 0; x < P; ++x, sums += a.plane_stride, column += S::lanes) {
+      const float* from[P];
+      SEMISPARSE_UNROLL for (int i = 0; i < P; ++i) from[i] = a.sums + v + static_cast<size_t>(i) * row;
+      size_t plane = 0;
+      for (float* column = half; column != half + P * S::lanes; column += S::lanes, plane += a.plane_stride) {
         Reg m[P], y[M];
-        const float* from = sums;
-        SEMISPARSE_UNROLL for (int i = 0; i < P; ++i) {
-          m[i] = S::load(from);
-          from += row;
-        }
+        SEMISPARSE_UNROLL for (int i = 0; i < P; ++i) m[i] = S::load(from[i] + plane);
         Algebra::output(m, y);
         SEMISPARSE_UNROLL for (int i = 0; i < M; ++i) S::store(column + i * P * S::lanes, y[i]);
       }
-      const Reg bias = S::set1(a.bias);
       float* to = a.scratch + v;
-      for (int i = 0; i < M; ++i) {
+      for (const float* line = half; line != half + M * P * S::lanes; line += P * S::lanes, to += M * width) {
         Reg m[P], y[M];
-        SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) m[x] = S::load(half + (i * P + x) * S::lanes);
+        SEMISPARSE_UNROLL for (int x = 0; x < P; ++x) m[x] = S::load(line + x * S::lanes);
         Algebra::output(m, y);
-        SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) {
-          S::store(to, S::add(y[x], bias));
-          to += width;
-        }
+        SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) y[x] = S::add(y[x], bias);
+        if constexpr (joined)
+          S::store_join(to + (M - 1) * v, y);
+        else
+          SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) S::store(to + static_cast<size_t>(x) * width, y[x]);
       }
     }
   }
@@ -65,6 +67,56 @@ struct OutputTiles {
     }
   }
 
+  // M neighbouring vectors, to output pixel `at` and the next.
+  template <class Act>
+  static SEMISPARSE_INLINE void store_line(const TileOutputArgs& a, int64_t at, Reg (&line)[M]) {
+    if (a.residual != nullptr)
+      SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) line[j] =
+          S::add(line[j], S::loadu(a.residual + at + j * S::lanes));
+    SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) line[j] = Act::template apply<S>(line[j]);
+    SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) S::storeu(a.output + at + j * S::lanes, line[j]);
+  }
+
+  // Tiles that fill a vector and are all computed, all their pixels.
+  template <class Act>
+  static SEMISPARSE_INLINE void store_whole(const TileOutputArgs& a, int64_t at, int32_t acc, int lines,
+                                            size_t width) {
+    const float* from = a.scratch + (joined ? M * acc : acc);
+    for (int y = 0; y < lines; ++y, at += a.plan->out_w, from += M * width) {
+      Reg in[M], line[M];
+      if constexpr (joined) {
+        SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) line[j] = S::loadu(from + j * S::lanes);
+      } else {
+        SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) in[x] = S::loadu(from + static_cast<size_t>(x) * width);
+        join(in, line);
+      }
+      store_line<Act>(a, at, line);
+    }
+  }
+
+  // One line of a segment whose tiles' lines are vectors.
+  template <class Act>
+  static SEMISPARSE_INLINE void store_joined(const TileOutputArgs& a, const TileSegment& segment, int64_t at,
+                                             const float* from, int64_t pixels, const uint32_t* masks) {
+    const Reg fill = S::set1(a.fill);
+    for (int t = 0; t < segment.count; ++t, at += M, pixels -= M) {
+      Reg r = fill;
+      if (segment.computed >> t & 1) {
+        r = S::loadu(from);
+        from += M;
+        if (masks != nullptr) r = S::select(S::mask(masks[t]), r, fill);
+      }
+      if (pixels >= M) {
+        if (a.residual != nullptr) r = S::add(r, S::loadu(a.residual + at));
+        S::storeu(a.output + at, Act::template apply<S>(r));
+      } else {
+        const int n = static_cast<int>(pixels);
+        if (a.residual != nullptr) r = S::add(r, S::load_n(a.residual + at, n));
+        S::store_n(a.output + at, n, Act::template apply<S>(r));
+      }
+    }
+  }
+
   template <class Act>
   static void store(const TileOutputArgs& a, const TilePlan::PanelSegments& range, size_t width) {
     const Reg fill = S::set1(a.fill);
@@ -79,8 +131,19 @@ struct OutputTiles {
       const int lines = std::min<int>(M, a.plan->out_h - segment.row * M);
       const uint32_t* masks =
           segment.pixels < 0 ? nullptr : &a.plan->pixels[static_cast<size_t>(segment.pixels)];
+      const int64_t first_pixel = int64_t{segment.row} * M * a.plan->out_w + int64_t{segment.first} * M;
+      if (segment.count == S::lanes && neighbours && pixels == M * S::lanes && masks == nullptr) {
+        store_whole<Act>(a, first_pixel, segment.acc, lines, width);
+        continue;
+      }
       for (int y = 0; y < lines; ++y) {
-        const int64_t at = (int64_t{segment.row} * M + y) * a.plan->out_w + int64_t{segment.first} * M;
+        const int64_t at = first_pixel + y * int64_t{a.plan->out_w};
+        if constexpr (joined) {
+          const float* const from =
+              a.scratch + M * (static_cast<size_t>(y) * width + static_cast<size_t>(segment.acc));
+          store_joined<Act>(a, segment, at, from, pixels, masks == nullptr ? nullptr : masks + y * M);
+          continue;
+        }
         Reg value[M];
         if (segment.computed != 0) {
           const float* from = a.scratch + static_cast<size_t>(y * M) * width + segment.acc;

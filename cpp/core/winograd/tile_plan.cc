@@ -16,6 +16,21 @@ std::vector<uint8_t> tile_mask(int tile, int64_t out_h, int64_t out_w, const uin
   return tiles;
 }
 
+// Whether some pixels of a segment are computed and others not.
+bool mixed(const uint8_t* mask, const TileSegment& segment, const TilePlan& plan) {
+  const int tile = plan.size.tile;
+  const int32_t end_y = std::min(plan.out_h, (segment.row + 1) * tile);
+  const int32_t end_x = std::min(plan.out_w, (segment.first + segment.count) * tile);
+  bool any = false, all = true;
+  for (int32_t y = segment.row * tile; y < end_y; ++y)
+    for (int32_t x = segment.first * tile; x < end_x; ++x) {
+      const bool computed = mask[y * plan.out_w + x] != 0;
+      any = any || computed;
+      all = all && computed;
+    }
+  return any && !all;
+}
+
 // Which pixels of a segment are computed: bits of vector j of pixel row y at [y * tile + j].
 void add_pixels(const uint8_t* mask, int lanes, TileSegment* segment, TilePlan* plan) {
   segment->pixels = static_cast<int32_t>(plan->pixels.size());
@@ -87,7 +102,7 @@ std::shared_ptr<const TilePlan> make_tile_plan(WinogradSize size, int32_t out_h,
       plan->indices.resize(static_cast<size_t>(segment.index + lanes), 0);
       segment.acc = number - rank - first_column(panel);
       if (rank == 0) segment.acc = 0;
-      if (mask != nullptr) add_pixels(mask, lanes, &segment, plan.get());
+      if (mask != nullptr && mixed(mask, segment, *plan)) add_pixels(mask, lanes, &segment, plan.get());
       plan->segments.push_back(segment);
       ++plan->panels[panel].count;
     }

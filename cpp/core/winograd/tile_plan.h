@@ -19,8 +19,8 @@ struct TileSegment {
   int32_t acc = 0;
   int32_t index = 0;  // in TilePlan::indices
   uint32_t computed = 0;
-  // The pixel masks of the segment's tile * tile vectors, pixel rows first, in TilePlan::pixels; -1: no pixel
-  // is masked.
+  // The pixel masks of the segment's tile * tile vectors, pixel rows first, in TilePlan::pixels; -1: all its
+  // pixels are computed, or none.
   int32_t pixels = -1;
 };
 
