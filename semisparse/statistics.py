@@ -14,7 +14,7 @@ from semisparse import masking
 from semisparse._table import text_table
 from semisparse.converted import ConvertedModel, pack_weight
 from semisparse.graph import TensorRef
-from semisparse.recipe import LayerRecipe, Recipe
+from semisparse.recipe import AUTO, LayerRecipe, Recipe
 from semisparse.sized import SizedModel
 from semisparse.structure import Structure, find_structure
 
@@ -194,7 +194,8 @@ def _as_asked(layer: LayerStatistics, asked: LayerRecipe | None) -> LayerStatist
     reasons = list(layer.reasons)
     if asked.sparse_weights and layer.weight_sparsity == 0:
         reasons.append("the recipe removes weights here, but none is zero: training has not come that far")
-    if asked.columns.ratio > 0 and layer.column_sparsity == 0:
+    may_keep_all = asked.columns.granularity == AUTO  # where removing some is no faster
+    if asked.columns.ratio > 0 and layer.column_sparsity == 0 and not may_keep_all:
         reasons.append("the recipe removes columns here, but all are there: training has not come that far")
     scheme = layer.scheme if asked.scheme == "dense" else asked.scheme
     return dataclasses.replace(layer, scheme=scheme, reasons=tuple(reasons))
