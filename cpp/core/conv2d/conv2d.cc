@@ -127,6 +127,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   if (mask != nullptr) plan->mask.assign(mask, mask + g.out_h() * g.out_w());
   plan->settings = current;
   plan->algorithm = decide_algorithm(g, *info, mask);
+  const double density = static_cast<double>(info->nonzeros) / static_cast<double>(info->shape.elements());
   if (plan->algorithm == Algorithm::depthwise) {
     if (plain == nullptr) {
       auto unpacked = std::make_shared<std::vector<float>>(static_cast<size_t>(g.weight.elements()));
@@ -136,10 +137,10 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
     plan->plain = plain;
   } else if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
-    plan->weight = prepare({im2col_chunk(g, *plan->columns), 0, 0, 0, 0}, packed, size, {});
+    plan->weight = prepare({im2col_chunk(g, *plan->columns, density), 0, 0, 0, 0}, packed, size, {});
   } else if (plan->algorithm == Algorithm::direct) {
     plan->columns = direct_plan(g, mask);
-    plan->weight = prepare({direct_chunk(g, *plan->columns), 0, 0, 0, 0}, packed, size, {});
+    plan->weight = prepare({direct_chunk(g, *plan->columns, density), 0, 0, 0, 0}, packed, size, {});
     plan->layout = direct_layout(g, *plan->weight, *plan->columns);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
@@ -183,7 +184,7 @@ void conv2d(const Conv2dGeometry& g, const float* weight, const uint8_t* mask, c
   g.validate();
   if (depthwise_applies(g)) return depthwise_conv2d(g, weight, mask, operands, parallel);
   const auto plan = im2col_plan(g, mask, true);
-  const auto prepared = prepare_plain(weight, g.weight, im2col_chunk(g, *plan));
+  const auto prepared = prepare_plain(weight, g.weight, im2col_chunk(g, *plan, 1.0));
   im2col_conv2d(g, *prepared, *plan, operands, parallel);
 }
 

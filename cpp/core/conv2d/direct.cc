@@ -125,14 +125,15 @@ std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& g, const uin
                           {kernels.lanes, kernels.max_vectors, 0});
 }
 
-int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan) {
+int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density) {
   // A channel's pixels under a panel: in each phase that a tap is in, a line for each row of taps. They fill
   // 5/8 of the L1 cache.
   const int64_t phases_y = std::min(g.stride_h, g.weight.kernel_h),
                 phases_x = std::min(g.stride_w, g.weight.kernel_w);
   const int64_t lines = phases_x * std::max(g.weight.kernel_h, phases_y);
   const int64_t bytes = 4 * lines * (std::max(plan.widest, 1) * plan.lanes + 16);
-  const int64_t channels = static_cast<int64_t>(cpu_info().l1_bytes) * 5 / 8 / bytes;
+  const int64_t in_cache = static_cast<int64_t>(cpu_info().l1_bytes) * 5 / 8 / bytes;
+  const int64_t channels = std::max(in_cache, used_rows_channels(g, 64, density));
   return static_cast<int>(std::clamp<int64_t>(
       channels, 1, std::min<int64_t>(g.weight.in_channels_per_group, 65535 / g.weight.taps())));
 }

@@ -22,8 +22,8 @@ bool direct_applies(const Conv2dGeometry& geometry);
 // Vectors of neighbouring pixels that cover all computed columns, in panels; no windows, no tail.
 std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, const uint8_t* mask);
 
-// Channels in a chunk of the weights.
-int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan);
+// Channels in a chunk of the weights. `density`: nonzeros of all weights.
+int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 
 // Panels that are computed together, and the rows of the phases that they read.
 struct Band {

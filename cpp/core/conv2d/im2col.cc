@@ -98,9 +98,10 @@ void run_panel(const Task& t, int block_begin, int block_end) {
 
 }  // namespace
 
-int im2col_chunk(const Conv2dGeometry& g, const ColumnPlan& plan) {
-  const int64_t rows = panel_rows_in_cache(plan);
-  const int64_t channels = std::clamp<int64_t>(rows / g.weight.taps(), 1, g.weight.in_channels_per_group);
+int im2col_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density) {
+  const int64_t in_cache = panel_rows_in_cache(plan) / g.weight.taps();
+  const int64_t channels = std::clamp<int64_t>(std::max(in_cache, used_rows_channels(g, 28, density)), 1,
+                                               g.weight.in_channels_per_group);
   return static_cast<int>(std::min(channels, 65535 / g.weight.taps()));
 }
 

@@ -16,8 +16,8 @@ namespace semisparse {
 std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& geometry, const uint8_t* mask,
                                               bool dense);
 
-// Channels in a chunk of the weights.
-int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan);
+// Channels in a chunk of the weights. `density`: nonzeros of all weights.
+int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 
 // `weight`: prepared with that chunk.
 void im2col_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,

@@ -89,13 +89,16 @@ struct TailPackArgs {
   size_t column_stride;
 };
 
+// A block's sums over a panel's columns, and where they go.
 struct StoreArgs {
-  const float* acc;  // one filter's sums over the panel's columns
+  const float* acc;   // the first filter's sums
+  size_t acc_stride;  // floats from one filter's sums to the next one's
   const ColumnPlan* plan;
   const Panel* panel;
-  float fill;
-  const float* residual;  // this filter's output plane, or null
-  float* output;          // this filter's output plane
+  int filters;  // at most kBlockFilters
+  float fill[kBlockFilters];
+  const float* residual[kBlockFilters];  // each filter's output plane; all null: none
+  float* output[kBlockFilters];          // each filter's output plane
   Activation activation;
 };
 

@@ -46,38 +46,51 @@ void store_panel_with(const StoreArgs& args) {
   using Reg = typename S::Reg;
   const StoreSegment* segment = &a.plan->segments[static_cast<size_t>(a.panel->first_segment)];
   const StoreSegment* const end = segment + a.panel->segments;
-  const Reg fill = S::set1(a.fill);
+  const bool residual = a.residual[0] != nullptr;
+  const int filters = a.filters;
+  // Each segment for all filters of the block: what the plan says about it is read once.
   while (segment != end) {
-    float* const out = a.output + segment->out;
+    const int32_t out = segment->out, count = segment->count;
+    const float* acc = a.acc + segment->acc;
     if (segment->run > 0) {
-      const auto run = [&](auto computed, auto residual) {
-        store_run<S, Act, computed, residual>(computed ? a.acc + segment->acc : nullptr, fill,
-                                              residual ? a.residual + segment->out : nullptr, out,
-                                              segment->run);
+      const auto run = [&](auto computed, auto with_residual) {
+        for (int f = 0; f < filters; ++f, acc += a.acc_stride)
+          store_run<S, Act, computed, with_residual>(computed ? acc : nullptr, S::set1(a.fill[f]),
+                                                     with_residual ? a.residual[f] + out : nullptr,
+                                                     a.output[f] + out, segment->run);
       };
       const std::true_type yes;
       const std::false_type no;
       if (segment->neighbours)
-        a.residual != nullptr ? run(yes, yes) : run(yes, no);
+        residual ? run(yes, yes) : run(yes, no);
       else
-        a.residual != nullptr ? run(no, yes) : run(no, no);
+        residual ? run(no, yes) : run(no, no);
       segment += segment->run;
       continue;
     }
-    Reg y = fill;
+    const auto each_filter = [&](auto value) {
+      for (int f = 0; f < filters; ++f, acc += a.acc_stride) {
+        Reg y = value(acc, f);
+        float* const to = a.output[f] + out;
+        if (count == S::lanes) {
+          if (residual) y = S::add(y, S::loadu(a.residual[f] + out));
+          S::storeu(to, Act::template apply<S>(y));
+        } else {
+          if (residual) y = S::add(y, S::load_n(a.residual[f] + out, count));
+          S::store_n(to, count, Act::template apply<S>(y));
+        }
+      }
+    };
     if (segment->neighbours) {
-      y = S::loadu(a.acc + segment->acc);
-    } else if (segment->mask != 0) {
-      const Reg kept =
-          S::permute(S::loadu(a.acc + segment->acc), S::index(&a.plan->indices[segment->index], 0));
-      y = S::select(S::mask(segment->mask), kept, fill);
-    }
-    if (segment->count == S::lanes) {
-      if (a.residual != nullptr) y = S::add(y, S::loadu(a.residual + segment->out));
-      S::storeu(out, Act::template apply<S>(y));
+      each_filter([](const float* sums, int) { return S::loadu(sums); });
+    } else if (segment->mask == 0) {
+      each_filter([&](const float*, int f) { return S::set1(a.fill[f]); });
     } else {
-      if (a.residual != nullptr) y = S::add(y, S::load_n(a.residual + segment->out, segment->count));
-      S::store_n(out, segment->count, Act::template apply<S>(y));
+      const auto index = S::index(&a.plan->indices[static_cast<size_t>(segment->index)], 0);
+      const auto mask = S::mask(segment->mask);
+      each_filter([&](const float* sums, int f) {
+        return S::select(mask, S::permute(S::loadu(sums), index), S::set1(a.fill[f]));
+      });
     }
     ++segment;
   }
