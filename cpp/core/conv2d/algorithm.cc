@@ -51,11 +51,13 @@ double weight_cost(double weights) {
 
 double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
   const RowRunKernels& kernels = selected_kernels();
-  const bool tail = kept > kernels.lanes && kept % kernels.lanes <= kernels.max_tail;
+  const bool dense = 100 * w.nonzeros >= 99 * g.weight.elements();
+  const bool tail = dense && kept > kernels.lanes && kept % kernels.lanes <= kernels.max_tail;
   const double columns = static_cast<double>(tail ? kept : round_up(kept, kernels.lanes));
   const double rows = static_cast<double>(g.in_channels() * g.weight.taps()),
                n = static_cast<double>(w.nonzeros);
-  return n * columns + 6 * rows * columns + weight_cost(n);
+  // Short runs and chunks that leave the cache make sparse weights dearer.
+  return (dense ? 1.0 : 1.05) * n * columns + 6 * rows * columns + weight_cost(n);
 }
 
 double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {

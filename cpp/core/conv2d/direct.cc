@@ -133,7 +133,9 @@ int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density
   const int64_t lines = phases_x * std::max(g.weight.kernel_h, phases_y);
   const int64_t bytes = 4 * lines * (std::max(plan.widest, 1) * plan.lanes + 16);
   const int64_t in_cache = static_cast<int64_t>(cpu_info().l1_bytes) * 5 / 8 / bytes;
-  const int64_t channels = std::max(in_cache, used_rows_channels(g, 64, density));
+  // Phases spread a channel over more lines: larger chunks lost there.
+  const int used_rows = g.stride_h * g.stride_w == 1 ? 64 : 1;
+  const int64_t channels = std::max(in_cache, used_rows_channels(g, used_rows, density));
   return static_cast<int>(std::clamp<int64_t>(
       channels, 1, std::min<int64_t>(g.weight.in_channels_per_group, 65535 / g.weight.taps())));
 }

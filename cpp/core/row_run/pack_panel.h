@@ -60,6 +60,42 @@ struct PackPanel {
     }
   }
 
+  // The same from Windows windows, which fill each other's gaps.
+  template <int Windows>
+  static __attribute__((noinline)) void few_windows(const PackArgs& a, const PackWindow* windows, float* out,
+                                                    size_t row) {
+    Index index[Windows][Group];
+    typename S::Mask mask[Windows];
+    for (int w = 0; w < Windows; ++w) {
+      mask[w] = S::mask(windows[w].lanes);
+      for (int j = 0; j < Group; ++j)
+        index[w][j] = S::index(&a.plan->indices[windows[w].index], j * a.tap_x);
+    }
+    const int kernel_h = a.kernel_h, kernel_w = a.kernel_w;
+    const int32_t tap_y = a.tap_y, tap_x = a.tap_x;
+    const float* const* const end = a.channels + a.channel_count;
+    for (const float* const* channel = a.channels; channel != end; ++channel) {
+      const float* line = *channel;
+      for (int ky = 0; ky < kernel_h; ++ky, line += tap_y) {
+        for (int kx = 0; kx < kernel_w; kx += Group) {
+          const int count = std::min(Group, kernel_w - kx);
+          Reg value[Group];
+          for (int w = 0; w < Windows; ++w) {
+            const float* const from = line + windows[w].base + kx * tap_x;
+            const Reg low = S::loadu(from), high = S::loadu(from + S::lanes);
+            for (int j = 0; j < Group; ++j) {
+              const Reg lanes = S::permute2(low, high, index[w][j]);
+              value[j] = w == 0 ? lanes : S::select(mask[w], lanes, value[j]);
+            }
+          }
+          for (int j = 0; j < Group; ++j)
+            if (j < count) S::store(out + j * row, value[j]);
+          out += static_cast<size_t>(count) * row;
+        }
+      }
+    }
+  }
+
   static __attribute__((noinline)) void several_windows(const PackArgs& a, const PackVector& vector,
                                                         float* out, size_t row) {
     for (int c = 0; c < a.channel_count; ++c) {
@@ -103,6 +139,10 @@ struct PackPanel {
         neighbours(a, vector.base, out, row);
       else if (vector.windows == 1)
         one_window<Width>(a, a.plan->windows[vector.window], out, row);
+      else if (vector.windows == 2)
+        few_windows<2>(a, &a.plan->windows[vector.window], out, row);
+      else if (vector.windows == 3)
+        few_windows<3>(a, &a.plan->windows[vector.window], out, row);
       else
         several_windows(a, vector, out, row);
     }
