@@ -78,7 +78,7 @@ double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInf
   // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector.
   const double bound = tiles == lanes ? 1.2 + 1.6 / lanes : 1.0;
   // Transforms cost instructions by the vector: more of them where vectors are short.
-  const double transform = 8 + 48.0 / lanes;
+  const double transform = 14 + 32.0 / lanes;
   return bound * n * t +
          transform * size.planes() * t * static_cast<double>(g.in_channels() * phases + g.out_channels()) +
          weight_cost(n);
