@@ -68,8 +68,7 @@ struct PackPanel {
     typename S::Mask mask[Windows];
     for (int w = 0; w < Windows; ++w) {
       mask[w] = S::mask(windows[w].lanes);
-      for (int j = 0; j < Group; ++j)
-        index[w][j] = S::index(&a.plan->indices[windows[w].index], j * a.tap_x);
+      for (int j = 0; j < Group; ++j) index[w][j] = S::index(&a.plan->indices[windows[w].index], j * a.tap_x);
     }
     const int kernel_h = a.kernel_h, kernel_w = a.kernel_w;
     const int32_t tap_y = a.tap_y, tap_x = a.tap_x;
