@@ -39,6 +39,9 @@ columns() {
   for granularity in run16 tile4x4; do
     tune 2 0.01 "columns20-saliency-$granularity" --recipe columns20 --set "columns.granularity=$granularity"
   done
+  for criterion in saliency held_out coherent_random; do
+    tune 1 0.01 "columns30-tile4x4-$criterion" --recipe columns30 --set columns.granularity=tile4x4 "columns.criterion=$criterion"
+  done
   tune 2 0.01 columns30-saliency-distill --recipe columns30 "${distill[@]}"
 }
 
