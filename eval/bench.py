@@ -11,7 +11,7 @@ import semisparse as ss
 from semisparse._files import replace_atomically
 from semisparse.converted import ConvertedModel
 from semisparse.dense import dense, plain
-from semisparse.eval.network import report
+from semisparse.eval.network import report, runtime_candidates
 from semisparse.eval.peers import ENGINES, Candidate, race
 from semisparse.eval.peers.main import show_progress
 from semisparse.images import image_shape, select
@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
         default="",
         metavar="NAMES",
         help=f"also the first model, without its sparsity, on engines of {','.join(ENGINES)}",
+    )
+    result.add_argument(
+        "--runtime", action="store_true", help="each also by semisparse.runtime, without torch, not tuned"
     )
     result.add_argument(
         "--size", type=int, metavar="PIXELS", help="side of the image (default: the model's own)"
@@ -65,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     candidates = [Candidate(name, name, plain(first)) for name in filter(None, args.peers.split(","))] + [
         Candidate(label, "semisparse", network, tunings.get(label)) for label, network in labels.items()
     ]
+    if args.runtime:
+        again = runtime_candidates(labels)
+        candidates += again
+        labels |= {candidate.label: candidate.model for candidate in again}
     results = []
     for threads in args.threads:
         found = race(candidates, example, threads=threads, rounds=args.rounds, progress=show_progress)

@@ -16,7 +16,7 @@ import semisparse as ss
 from semisparse._files import replace_atomically
 from semisparse._table import print_table
 from semisparse.detection import Detector, check_detector
-from semisparse.eval.peers import ENGINES, Candidate, Race, race
+from semisparse.eval.peers import ENGINES, OWN, Candidate, Race, race
 from semisparse.info import collect
 from semisparse.latency import Latency, compare, random_input
 from semisparse.sized import SizedModel
@@ -136,7 +136,7 @@ class Result:
     def race_table(self, size: int) -> list[list[str]]:
         """The network alone, every candidate in a process of its own."""
         found = self.races[size]
-        engines = [name for name in set(found.engines.values()) if name != "semisparse"]
+        engines = [name for name in set(found.engines.values()) if name not in OWN]
         fastest = found.fastest(among=engines)
         own = next((r.key for r in self.rows if r.size == size and not r.sparse), None)
         rows = [["network", "engine", "ms", "p10-p90", f"x {found.engines.get(fastest, '-')}", "x own dense"]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from semisparse.converted import ConvertedModel
 from semisparse.eval import imposed
 from semisparse.eval.imposed import Imposed
 from semisparse.eval.models import default_size, load_model
-from semisparse.eval.peers import ENGINES, Candidate, Race, race
+from semisparse.eval.peers import ENGINES, OWN, Candidate, Race, race
 from semisparse.eval.peers.main import show_progress
 from semisparse.info import collect
 from semisparse.latency import random_input
@@ -52,17 +52,32 @@ def measure(
     threads: int = 1,
     rounds: int = 20,
     engines: Sequence[str] = ("torch", "onnxruntime"),
+    runtime: bool = False,
     progress: Callable[[str], object] = lambda text: None,
 ) -> tuple[Race, dict[str, ConvertedModel]]:
     """Time a network converted at each setting, and the dense one on other engines, interleaved.
 
+    Args:
+        runtime: also by `semisparse.runtime`, without torch.
+
     Returns:
-        The race, whose labels are engines and settings, and the converted networks by setting.
+        The race, whose labels are engines and settings, and the converted networks by label.
     """
     networks = {str(setting): converted(model, setting, example) for setting in settings}
     candidates = [Candidate(name, name, model) for name in engines]
     candidates += [Candidate(label, "semisparse", network) for label, network in networks.items()]
+    if runtime:
+        again = runtime_candidates(networks)
+        candidates += again
+        networks |= {candidate.label: candidate.model for candidate in again}
     return race(candidates, example, threads=threads, rounds=rounds, progress=progress), networks
+
+
+def runtime_candidates(networks: Mapping[str, ConvertedModel]) -> list[Candidate]:
+    """The same networks run by `semisparse.runtime`."""
+    return [
+        Candidate(f"{label}, runtime", "semisparse.runtime", network) for label, network in networks.items()
+    ]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"of {','.join(ENGINES)} (default: %(default)s)",
     )
+    result.add_argument("--runtime", action="store_true", help="also by semisparse.runtime, without torch")
     result.add_argument(
         "--layers", action="store_true", help="also a table of every layer for the last setting"
     )
@@ -120,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             threads=threads,
             rounds=args.rounds,
             engines=[name for name in args.peers.split(",") if name],
+            runtime=args.runtime,
             progress=show_progress,
         )
         results.append({"model": args.model, "size": size} | found.as_dict())
@@ -136,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report(found: Race, networks: dict[str, ConvertedModel]) -> str:
     """A line for each candidate: latency, and how many times faster than the fastest engine and than our own
     dense."""
-    best = found.fastest(among=[name for name in ENGINES if name != "semisparse"])
+    best = found.fastest(among=[name for name in ENGINES if name not in OWN])
     baselines = {f"x {best}" if best else "": best, "x own dense": "dense"}
     baselines = {title: label for title, label in baselines.items() if label in found.comparison.latency}
     rows = [["", "MACs", "median ms", "p10-p90", *baselines]]

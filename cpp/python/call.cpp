@@ -70,10 +70,12 @@ FloatArray output_array(const py::object& out, const std::vector<int64_t>& shape
   check_shape(array, "out", shape);
   check(array.writeable() && (array.flags() & py::array::c_style) != 0,
         "`out` must be C-contiguous and writeable; use np.empty(shape, np.float32)");
-  const auto* const first = static_cast<const char*>(input.data());
+  const auto* first = static_cast<const char*>(input.data());
   const char* last = first + sizeof(float);
-  for (int axis = 0; axis < input.ndim(); ++axis)
-    last += std::max<py::ssize_t>(input.shape(axis) - 1, 0) * input.strides(axis);
+  for (int axis = 0; axis < input.ndim(); ++axis) {
+    const py::ssize_t reach = std::max<py::ssize_t>(input.shape(axis) - 1, 0) * input.strides(axis);
+    (reach < 0 ? first : last) += reach;
+  }
   const auto* const begin = static_cast<const char*>(array.data());
   check(input.size() == 0 || begin + array.nbytes() <= first || last <= begin,
         "`out` must not share memory with `input`; give another array");

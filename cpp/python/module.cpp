@@ -101,6 +101,7 @@ PYBIND11_MODULE(_core, m) {
 
   define_calls(m);
   define_layer_calls(m);
+  define_array_calls(m);
   m.def("pack_weight", &pack, py::arg("weight"), py::arg("groups") = 1);
   m.def(
       "unpack_weight",

@@ -5,7 +5,7 @@ engine, and says which of them wins.
 """
 
 from semisparse.eval.peers.candidates import Candidate
-from semisparse.eval.peers.engines import ENGINES
+from semisparse.eval.peers.engines import ENGINES, OWN
 from semisparse.eval.peers.race import Race, race
 
-__all__ = ["ENGINES", "Candidate", "Race", "race"]
+__all__ = ["ENGINES", "OWN", "Candidate", "Race", "race"]

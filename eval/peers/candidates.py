@@ -26,7 +26,7 @@ class Candidate:
     Attributes:
         label: how reports call it; unique in a race.
         engine: a name of `ENGINES`.
-        model: an eval-mode module with one input (N, C, H, W), or a `ConvertedModel` (engine semisparse).
+        model: an eval-mode module with one input (N, C, H, W), or a `ConvertedModel` (engines `OWN`).
         tuning: file of a `ConvertedModel`'s tuning, see `semisparse.tuning`.
     """
 

@@ -13,7 +13,7 @@ from semisparse._files import replace_atomically
 from semisparse._table import text_table
 from semisparse.eval.models import default_size, load_model
 from semisparse.eval.peers.candidates import Candidate
-from semisparse.eval.peers.engines import ENGINES
+from semisparse.eval.peers.engines import ENGINES, OWN
 from semisparse.eval.peers.race import Race, race
 from semisparse.images import random_image
 from semisparse.info import collect
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, plain = load_model(args.model, size)
     example = random_image(model, size) if size is None else random_input(1, 3, size, size)
     names = [name for name in args.engines.split(",") if name]
-    candidates = [Candidate(name, name, model if name == "semisparse" else plain) for name in names]
+    candidates = [Candidate(name, name, model if name in OWN else plain) for name in names]
     results = []
     for threads in args.threads:
         found = race(candidates, example, threads=threads, rounds=args.rounds, progress=show_progress)

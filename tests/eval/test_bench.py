@@ -36,12 +36,12 @@ def run(capsys, *argv):
 def test_bench_compares_files_with_their_dense_network_and_engines(file, tmp_path, capsys):
     target = tmp_path / "bench.json"
     code, out, _ = run(
-        capsys, "bench", file, "--peers", "torch", "--rounds", 2, "--batch", 2, "--json", target
+        capsys, "bench", file, "--peers", "torch", "--rounds", 2, "--batch", 2, "--runtime", "--json", target
     )
     assert code == 0
     assert "input 2x3x20x20, float32, 1 thread(s):" in out and "fastest dense engine: torch" in out
     (found,) = json.loads(target.read_text())["benchmarks"]
-    assert list(found["latency_ms"]) == ["torch", "dense", "half"]
+    assert list(found["latency_ms"]) == ["torch", "dense", "half", "dense, runtime", "half, runtime"]
     assert found["threads"] == 1 and found["input"] == [2, 3, 20, 20]
     assert all(error < 1e-4 for error in found["differences"].values())
 

@@ -123,8 +123,9 @@ def test_network_comparison_names_every_candidate():
     settings = [imposed.parse("dense"), imposed.parse("columns=0.3")]
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
     example = torch.randn(1, 3, 20, 20)
-    found, networks = measure(model, settings, example, rounds=1, engines=["torch"])
-    assert list(found.comparison.latency) == ["torch", "dense", "columns=0.3"]
+    found, networks = measure(model, settings, example, rounds=1, engines=["torch"], runtime=True)
+    ours = ["dense", "columns=0.3", "dense, runtime", "columns=0.3, runtime"]
+    assert list(found.comparison.latency) == ["torch", *ours] and list(networks) == ours
     assert found.missing == {}
     with torch.inference_mode():
         expected = model(example)

@@ -25,6 +25,7 @@ MODULES = {
     "torch": (),
     "torch.compile": (),
     "semisparse": (),
+    "semisparse.runtime": (),
     "onnxruntime": ("onnx", "onnxruntime"),
     "openvino": ("onnx", "openvino"),
     "ncnn": ("ncnn", "pnnx"),
@@ -53,6 +54,7 @@ def result(model):
     candidates = [
         Candidate("torch", "torch", model),
         Candidate("ours", "semisparse", ss.convert(model, torch.zeros(1, 3, 12, 12))),
+        Candidate("without torch", "semisparse.runtime", model),
         Candidate("mobile", "ncnn", model),
     ]
     lines = []
@@ -62,13 +64,17 @@ def result(model):
 
 def test_interleaved_latencies_of_those_that_run(result):
     found, lines = result
-    assert list(found.comparison.latency) == ["torch", "ours"]
-    assert found.engines == {"torch": "torch", "ours": "semisparse"}
+    assert list(found.comparison.latency) == ["torch", "ours", "without torch"]
+    assert found.engines == {
+        "torch": "torch",
+        "ours": "semisparse",
+        "without torch": "semisparse.runtime",
+    }
     for label, latency in found.comparison.latency.items():
         assert len(found.comparison.rounds[label]) == 3
         assert latency.calls >= 9 and 0 < latency.p10 <= latency.median <= latency.p90
         assert found.differences[label] < 1e-5
-    assert found.fastest() in ("torch", "ours")
+    assert found.fastest() in ("torch", "ours", "without torch")
     assert found.fastest(among=["torch"]) == "torch"
     assert found.fastest(among=["mnn"]) is None
     assert lines[-1] == "round 3 of 3"

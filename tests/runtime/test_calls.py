@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from semisparse import _core, runtime
 
@@ -72,3 +74,64 @@ def test_a_copied_input_is_told():
 def test_sequences_hold_calls_only():
     with pytest.raises(RuntimeError, match="cast"):
         _core.Sequence([1])
+
+
+def test_a_concatenation_copies_what_is_not_there_yet():
+    out = np.zeros((2, 5, 3), np.float32)
+    for axis, sizes in [(0, (1, 1)), (1, (2, 3)), (-1, (1, 2))]:
+        whole = normal(2, 5, 3)
+        parts = np.split(whole, [sizes[0]], axis)
+        assert np.array_equal(_core.ConcatenateCall(parts, axis, out)(), whole)
+        inside = np.split(out, [sizes[0]], axis)  # views of the result: nothing is left to do
+        inside[1][:] = 7
+        _core.ConcatenateCall([parts[0], inside[1]], axis, out)()
+        assert np.array_equal(inside[0], parts[0]) and (inside[1] == 7).all()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda x: _core.CombineCall(x, "modulo", x), "unknown arithmetic 'modulo'"),
+        (lambda x: _core.CombineCall(x, "add", x[..., :2]), "cannot be broadcast"),
+        (lambda x: _core.CombineCall(x, "add", x[0, 0].astype(int)), "`other` must be float32; got int64"),
+        (lambda x: _core.CombineCall(x, "add", x, x[..., ::-1]), "C-contiguous"),
+        (lambda x: _core.CombineCall(x[..., ::-1], "add", x, x), "must not share memory"),
+        (lambda x: _core.ActivateCall(x, "tanh"), "tanh"),
+        (lambda x: _core.SoftmaxCall(x, 4), "axis 4 of an array with 4 dimensions"),
+        (lambda x: _core.SoftmaxCall(x[:, :0], 1), "softmax of no entries"),
+        (lambda x: _core.AvgPool2dCall(x, [(0, 5)], [(0, 1)], 0), "pixels 0 to 5: expected .* of the 4"),
+        (lambda x: _core.AvgPool2dCall(x, [(0, 1)], [(2, 2)], 0), "pixels 2 to 2"),
+        (lambda x: _core.UpsampleNearest2dCall(x, [0, 4], [0]), "pixel 4: expected one of the 4"),
+        (lambda x: _core.UpsampleNearest2dCall(x, [0], [-1]), "pixel -1"),
+        (lambda x: _core.ConcatenateCall([x, x[0]], 0), "all other sizes must be the same"),
+        (lambda x: _core.ConcatenateCall([], 0), "at least one array"),
+        (lambda x: _core.ConcatenateCall([x, x], 0).rebind(x), "several inputs"),
+        (lambda x: _core.CopyCall(x, np.empty((1, 2, 4, 5), np.float32)), "`out` must have shape"),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(normal(1, 2, 4, 6))
+
+
+@given(st.data())
+def test_array_calls_read_views_of_any_strides(data):
+    """Also when they are rebound to one, and when sizes are 0 or 1."""
+    shape = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
+    base = normal(*(2 * size for size in shape))
+
+    def view():
+        halves = [st.sampled_from([(0, n), (n, None), (None, None, 2), (None, None, -2)]) for n in shape]
+        x = base[tuple(slice(*data.draw(half)) for half in halves)]
+        axes = data.draw(st.permutations(range(len(shape))))
+        return np.ascontiguousarray(x.transpose(axes)).transpose(np.argsort(axes)) if axes[0] else x
+
+    x, y = view(), view()
+    other = y[tuple(slice(0, data.draw(st.sampled_from([1, None]))) for _ in shape)]
+    add, copy = _core.CombineCall(x, "add", other), _core.CopyCall(x)
+    relu = _core.ActivateCall(x, "relu")
+    for a in (x, view()):
+        for call in (add, copy, relu):
+            call.rebind(a)
+        assert np.array_equal(add(), a + other) and np.array_equal(copy(), a)
+        assert np.array_equal(relu(), np.maximum(a, 0))

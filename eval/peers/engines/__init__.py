@@ -18,6 +18,7 @@ Call = Callable[[], object]
 # Engine -> its module here. The order is that of reports.
 ENGINES = {
     "semisparse": "semisparse",
+    "semisparse.runtime": "semisparse_runtime",
     "torch": "torch_eager",
     "torch.compile": "torch_compile",
     "onnxruntime": "onnxruntime",
@@ -27,6 +28,10 @@ ENGINES = {
     "litert": "litert",
     "executorch": "executorch",
 }
+
+
+# Those that are this project: they run sparse networks as they are, and are no peers.
+OWN = ("semisparse", "semisparse.runtime")
 
 
 def engine(name: str) -> ModuleType:

@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from semisparse.runtime.operators.registry import COMPUTE, copied, elementwise, float_type, register
+from semisparse import _core
+from semisparse.runtime.operators.registry import (
+    COMPUTE,
+    copied,
+    elementwise,
+    float_type,
+    is_float32,
+    native,
+    register,
+)
 
 
-@register(COMPUTE, "aten.relu")
+def activated(name: str, activation: str) -> Callable:
+    """Register an activation that cpp/core has for float32; the decorated function computes other types."""
+
+    def decorate(otherwise: Callable) -> Callable:
+        @native(name, otherwise)
+        def bind(input, *, out=None):
+            return _core.ActivateCall(input, activation, out) if is_float32(input) else None
+
+        return otherwise
+
+    return decorate
+
+
+def combined(names: str, operation: str) -> Callable:
+    """The same for the arithmetic of two arrays, or of an array and a number."""
+
+    def decorate(otherwise: Callable) -> Callable:
+        @native(names, otherwise)
+        def bind(input, other, alpha=1, *, out=None):
+            if isinstance(other, (int, float)):
+                other = np.array(other * alpha, np.float32)
+            elif alpha != 1:
+                return None
+            if not is_float32(input, other):
+                return None
+            return _core.CombineCall(input, operation, other, out)
+
+        return otherwise
+
+    return decorate
+
+
+@activated("aten.relu", "relu")
 def relu(input, *, out=None):
     return elementwise(np.maximum, input, 0, out=out)
 
 
-@register(COMPUTE, "aten.hardtanh")
+@native("aten.hardtanh", lambda input, min_val=-1, max_val=1, *, out: clamp(input, min_val, max_val, out=out))
 def hardtanh(input, min_val=-1, max_val=1, *, out=None):
-    return clamp(input, min_val, max_val, out=out)
+    relu6 = is_float32(input) and (min_val, max_val) == (0, 6)
+    return _core.ActivateCall(input, "relu6", out) if relu6 else None
 
 
-@register(COMPUTE, "aten.relu6")
+@activated("aten.relu6", "relu6")
 def relu6(input, *, out=None):
     return clamp(input, 0, 6, out=out)
 
@@ -40,7 +84,7 @@ def clamp_max(input, max, *, out=None):
     return clamp(input, None, max, out=out)
 
 
-@register(COMPUTE, "aten.sigmoid")
+@activated("aten.sigmoid", "sigmoid")
 def sigmoid(input, *, out=None):
     y = elementwise(np.negative, input, out=out, dtype=float_type(input))
     with np.errstate(over="ignore"):  # exp(-x) = inf is right: 1 / inf = 0
@@ -49,7 +93,7 @@ def sigmoid(input, *, out=None):
     return np.reciprocal(y, out=y)
 
 
-@register(COMPUTE, "aten.silu")
+@activated("aten.silu", "silu")
 def silu(input, *, out=None):
     return np.multiply(y := sigmoid(input, out=out), input, out=y)
 
@@ -67,7 +111,7 @@ def hardsigmoid(input, *, out=None):
     return elementwise(np.multiply, y, 1 / 6, out=y)
 
 
-@register(COMPUTE, "aten.hardswish")
+@activated("aten.hardswish", "hardswish")
 def hardswish(input, *, out=None):
     return np.multiply(y := hardsigmoid(input, out=out), input, out=y)
 
@@ -85,12 +129,12 @@ def elu(input, alpha=1, scale=1, input_scale=1, *, out=None):
     return elementwise(np.multiply, np.where(input > 0, input, negative), float(scale), out=out)
 
 
-@register(COMPUTE, "aten.add.Tensor aten.add.Scalar")
+@combined("aten.add.Tensor aten.add.Scalar", "add")
 def add(input, other, alpha=1, *, out=None):
     return elementwise(np.add, input, other if alpha == 1 else other * alpha, out=out)
 
 
-@register(COMPUTE, "aten.sub.Tensor aten.sub.Scalar")
+@combined("aten.sub.Tensor aten.sub.Scalar", "subtract")
 def sub(input, other, alpha=1, *, out=None):
     return elementwise(np.subtract, input, other if alpha == 1 else other * alpha, out=out)
 
@@ -100,12 +144,12 @@ def rsub(input, other, alpha=1, *, out=None):
     return elementwise(np.subtract, other, input if alpha == 1 else input * alpha, out=out)
 
 
-@register(COMPUTE, "aten.mul.Tensor aten.mul.Scalar")
+@combined("aten.mul.Tensor aten.mul.Scalar", "multiply")
 def mul(input, other, *, out=None):
     return elementwise(np.multiply, input, other, out=out)
 
 
-@register(COMPUTE, "aten.div.Tensor aten.div.Scalar")
+@combined("aten.div.Tensor aten.div.Scalar", "divide")
 def div(input, other, *, out=None):
     return elementwise(np.divide, input, other, out=out, dtype=float_type(input, other))
 

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semisparse.runtime.operators.registry import COMPUTE, REMEDY, copied, dtype_of, register, result_type
+from semisparse import _core
+from semisparse.runtime.operators.registry import (
+    COMPUTE,
+    REMEDY,
+    copied,
+    dtype_of,
+    is_float32,
+    native,
+    register,
+    result_type,
+)
 
 
 def concatenation_axis(op: str, args: Sequence, kwargs: dict) -> int | None:
@@ -16,13 +26,17 @@ def concatenation_axis(op: str, args: Sequence, kwargs: dict) -> int | None:
     return kwargs.get("dim", args[1] if len(args) > 1 else 0)
 
 
-@register(COMPUTE, "aten.cat aten.concat")
-def concatenate(tensors, dim=0, *, out=None):
+def _concatenate(tensors, dim=0, *, out):
     if out is None:
         shape = list(tensors[0].shape)
         shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
         out = np.empty(shape, result_type(*tensors))
     return np.concatenate(tensors, axis=dim, out=out)
+
+
+@native("aten.cat aten.concat", _concatenate)
+def concatenate(tensors, dim=0, *, out=None):
+    return _core.ConcatenateCall(tensors, dim, out) if is_float32(*tensors) else None
 
 
 @register(COMPUTE, "aten.stack")
@@ -57,9 +71,13 @@ def index_select(input, dim, index, *, out=None):
     return np.take(input, index, axis=dim, out=out, mode="raise" if out is None else "clip")
 
 
-@register(COMPUTE, "aten.clone aten.contiguous")
-def clone(input, *, memory_format=None, out=None):
+def _clone(input, *, memory_format=None, out):
     return copied(input, out)
+
+
+@native("aten.clone aten.contiguous", _clone)
+def clone(input, *, memory_format=None, out=None):
+    return _core.CopyCall(input, out) if is_float32(input) else None
 
 
 @register(COMPUTE, "aten.to.dtype aten._to_copy aten.to.dtype_layout")

@@ -6,14 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from semisparse.runtime.operators.registry import COMPUTE, axes, dtype_of, elementwise, float_type, register
+from semisparse import _core
+from semisparse.runtime.operators.registry import (
+    COMPUTE,
+    axes,
+    dtype_of,
+    elementwise,
+    float_type,
+    native,
+    register,
+)
 
 
-@register(COMPUTE, "aten.softmax.int aten._softmax")
+@native("aten.softmax.int aten._softmax")
 def softmax(input, dim, dtype=None, *, out=None):
-    y = elementwise(np.subtract, input, input.max(axis=dim, keepdims=True), out=out, dtype=float_type(input))
-    np.exp(y, out=y)
-    return np.divide(y, y.sum(axis=dim, keepdims=True), out=y)
+    return _core.SoftmaxCall(input, dim, out)
 
 
 @register(COMPUTE, "aten.log_softmax.int")

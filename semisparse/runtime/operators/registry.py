@@ -44,9 +44,19 @@ def native(names: str, otherwise: Callable | None = None) -> Callable:
     return decorate
 
 
+def is_float32(*operands: Any) -> bool:
+    return all(isinstance(value, np.ndarray) and value.dtype == np.float32 for value in operands)
+
+
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
     values = (value, value) if isinstance(value, int) else tuple(value)
     return values * 2 if len(values) == 1 else values
+
+
+def check_sides(sides: Sequence[int]) -> None:
+    """ValueError unless an image can have these (height, width)."""
+    if len(sides) != 2 or not all(1 <= side < 2**20 for side in sides):
+        raise ValueError(f"an image of {tuple(sides)}: expected two sides of 1 to {2**20 - 1} pixels")
 
 
 _NATIVE = {name: np.dtype(name) for name in "uint8 int8 int16 int32 int64 float16 float32 float64".split()}

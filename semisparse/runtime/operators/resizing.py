@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semisparse.runtime.operators.registry import COMPUTE, Array, copied, register
+from semisparse import _core
+from semisparse.runtime.operators.registry import COMPUTE, Array, check_sides, copied, native, register
 
 
 def _output_size(input: Array, size: Sequence[int] | None, scales: Sequence[float] | None) -> list[int]:
@@ -18,26 +19,15 @@ def _output_size(input: Array, size: Sequence[int] | None, scales: Sequence[floa
 
 def _upsample_nearest(
     input: Array, size: list[int], scales: Sequence[float | None], out: Array | None
-) -> Array:
-    height, width = input.shape[-2:]
-    if out is None:
-        out = np.empty((*input.shape[:-2], *size), input.dtype)
-    if size[0] % height == 0 and size[1] % width == 0:  # whole copies of pixels, the usual case
-        factors = size[0] // height, size[1] // width
-        blocks = out.reshape(*input.shape[:-2], height, factors[0], width, factors[1])
-        for j in range(factors[1]):
-            blocks[..., 0, :, j] = input
-        for i in range(1, factors[0]):
-            blocks[..., i, :, :] = blocks[..., 0, :, :]
-        return out
+) -> _core.Call:
+    check_sides(size)
     rows, columns = (
-        np.minimum(
-            np.floor(np.arange(n, dtype=np.float32) * np.float32(_step(length, n, s))), length - 1
-        ).astype(int)
-        for length, n, s in zip((height, width), size, scales, strict=True)
+        np.minimum(np.floor(np.arange(n, dtype=np.float32) * np.float32(_step(length, n, s))), length - 1)
+        .astype(int)
+        .tolist()
+        for length, n, s in zip(input.shape[-2:], size, scales, strict=True)
     )
-    out[...] = input[..., rows[:, None], columns]
-    return out
+    return _core.UpsampleNearest2dCall(input, rows, columns, out)
 
 
 def _step(length: int, size: int, scale: float | None) -> float:
@@ -68,13 +58,13 @@ def _upsample_bilinear(
     return out
 
 
-@register(COMPUTE, "aten.upsample_nearest2d.vec")
+@native("aten.upsample_nearest2d.vec")
 def upsample_nearest2d_vec(input, output_size, scale_factors, *, out=None):
     size = _output_size(input, output_size, scale_factors)
     return _upsample_nearest(input, size, scale_factors or (None, None), out)
 
 
-@register(COMPUTE, "aten.upsample_nearest2d")
+@native("aten.upsample_nearest2d")
 def upsample_nearest2d(input, output_size, scales_h=None, scales_w=None, *, out=None):
     return _upsample_nearest(input, list(output_size), (scales_h, scales_w), out)
 
