@@ -96,7 +96,7 @@ void run_panel(const PanelTask& t, const float* image, int64_t skipped, const ui
     return;
   }
   const size_t width = static_cast<size_t>(panel.vectors * kernels.lanes);
-  const float* starts[8];
+  const float* starts[kMaxVectors];
   for (int v = 0; v < panel.vectors; ++v)
     starts[v] = image + (t.plan->vectors[static_cast<size_t>(panel.first_vector + v)].base - skipped);
   run_blocks(

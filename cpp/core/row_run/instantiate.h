@@ -12,6 +12,7 @@
 
 #define SEMISPARSE_ROW_RUN(isa_, tile_)                                     \
   namespace semisparse {                                                    \
+  static_assert(isa_::Vec::max_vectors <= kMaxVectors, "see kMaxVectors");  \
   extern const RowRunKernels row_run_##isa_;                                \
   const RowRunKernels row_run_##isa_ = {#isa_,                              \
                                         "row_run_f32_" tile_ "_" #isa_,     \
