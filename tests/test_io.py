@@ -7,16 +7,22 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections import Counter
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import semisparse as ss
-from semisparse import masking
+from semisparse import masking, runtime
+from semisparse.container import Contents
 from semisparse.converted import ConvertedModel
 from semisparse.graph import Graph
+from semisparse.runtime.plan import SENSELESS
 
 
 @pytest.fixture(scope="module")
@@ -124,28 +130,43 @@ def test_plain_safetensors(tmp_path):
         ss.load(tmp_path / "x")
 
 
-def test_truncations_are_refused(path, tmp_path):
+def by_torch(path, x):
+    with torch.inference_mode():
+        return ss.load(path)(x)
+
+
+def by_numpy(path, x):
+    return torch.from_numpy(runtime.load(path)(x.numpy()))
+
+
+@pytest.mark.parametrize("run", [by_torch, by_numpy])
+def test_truncations_are_refused(run, path, tmp_path):
     content = path.read_bytes()
     cuts = {0, 1, 7, 8, 9, len(content) - 1, *random.Random(0).sample(range(len(content)), 60)}
     for cut in cuts:
         (tmp_path / "x").write_bytes(content[:cut])
-        with pytest.raises(ValueError):
-            ss.load(tmp_path / "x")
+        with pytest.raises(ValueError, match="not a usable semisparse model"):
+            run(tmp_path / "x", X)
 
 
-def test_every_changed_byte_is_noticed(network, path, tmp_path):
+@pytest.mark.parametrize("run", [by_torch, by_numpy])
+def test_every_changed_byte_is_noticed(run, path, tmp_path):
     content, generator = path.read_bytes(), random.Random(0)
-    expected = network(X)
+    expected = run(path, X)
+    refused = 0
     for position in [*range(24), *generator.sample(range(len(content)), 300)]:
         changed = bytearray(content)
         changed[position] ^= generator.randrange(1, 256)
         (tmp_path / "x").write_bytes(changed)
         try:
-            loaded = ss.load(tmp_path / "x")
-        except ValueError:
+            found = run(tmp_path / "x", X)
+        except ValueError as error:
+            assert "not a usable semisparse model" in str(error)
+            refused += 1
             continue
         # Only where the change means nothing, such as white space of the header.
-        assert torch.equal(loaded(X), expected)
+        assert torch.equal(found, expected)
+    assert refused >= 300
 
 
 def rewrite(path, change):
@@ -219,28 +240,116 @@ VALUES += [
 ]
 
 
+def places_of(document):
+    """Where arguments are: containers and keys, those of lists inside of arguments too."""
+    places = [(n["args"], i) for n in document["nodes"] for i in range(len(n["args"]))]
+    places += [(n["kwargs"], key) for n in document["nodes"] for key in n["kwargs"]]
+    return places + [
+        (a, i) for n in document["nodes"] for a in n["args"] if isinstance(a, list) for i in range(len(a))
+    ]
+
+
 def test_senseless_arguments_never_crash(network):
-    """A thousand graphs with arguments exchanged: refused when built or run, or run; nothing else."""
+    """A thousand graphs with arguments exchanged. torch and numpy refuse them when they are built or run, or
+    run them: then both compute the same, which neither would if it read or wrote where it must not."""
     text = network.graph.to_json("test")
     tensors, generator = dict(network.named_buffers()), random.Random(0)
-    outcomes = set()
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    outcomes = Counter()
     for _ in range(1000):
         document = json.loads(text)
-        places = [(n["args"], i) for n in document["nodes"] for i in range(len(n["args"]))]
-        places += [(n["kwargs"], key) for n in document["nodes"] for key in n["kwargs"]]
-        places += [
-            (a, i) for n in document["nodes"] for a in n["args"] if isinstance(a, list) for i in range(len(a))
-        ]
+        places = places_of(document)
         for _ in range(generator.choice([1, 1, 2])):
             place, key = generator.choice(places)
             place[key] = generator.choice(VALUES)
+        found = {}
+        try:
+            graph = Graph.from_json(json.dumps(document))
+        except ValueError:
+            outcomes["no graph"] += 1
+            continue
         try:
             with torch.inference_mode():
-                ConvertedModel(Graph.from_json(json.dumps(document)), tensors)(X)
-            outcomes.add("ran")
-        except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError) as error:
-            outcomes.add(type(error).__name__)
-    assert outcomes >= {"ran", "RuntimeError"}
+                found["torch"] = ConvertedModel(graph, tensors)(X)
+        except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError):
+            pass
+        try:
+            found["numpy"] = runtime.Network(Contents((graph,)), arrays)(X.numpy())
+        except SENSELESS:
+            pass
+        outcomes[" and ".join(found) or "neither"] += 1
+        if len(found) == 2:
+            assert found["numpy"].shape == tuple(found["torch"].shape)
+            np.testing.assert_allclose(found["numpy"], found["torch"].numpy(), rtol=1e-4, atol=1e-4)
+    assert outcomes["torch and numpy"] >= 100 and outcomes["neither"] >= 400, outcomes
+    assert all(torch.equal(tensors[name], copy) for name, copy in copies.items())
+
+
+# Of the converted network: operator, place among its arguments or keyword, value, what the message names.
+REFUSED = [
+    ("semisparse.conv2d.packed", 2, [5, 2, 3, 3], "shape .*5"),
+    ("semisparse.conv2d.packed", 2, [4, 2**62, 3, 3], "4611686018427387904"),
+    ("semisparse.conv2d.packed", 4, [0, 1], "stride"),
+    ("semisparse.conv2d.packed", 4, [1, -1], "stride"),
+    ("semisparse.conv2d.packed", 5, [-1, 1], "padding"),
+    ("semisparse.conv2d.packed", 5, [2**40, 1], "padding"),
+    ("semisparse.conv2d.packed", 5, [0, 0], "mask"),
+    ("semisparse.conv2d.packed", 6, [0, 0], "dilation"),
+    ("semisparse.conv2d.packed", 6, [2**40, 1], "dilation|too small|smaller"),
+    ("semisparse.conv2d.packed", 7, 0, "groups"),
+    ("semisparse.conv2d.packed", 7, 2, "groups"),
+    ("semisparse.conv2d.packed", "activation", "tanh", "activation"),
+    ("semisparse.conv2d.packed", "fill", {"tensor": "layer_0_mask"}, "fill"),
+    ("semisparse.conv2d.packed", "mask", {"tensor": "layer_0_fill"}, "mask"),
+    ("semisparse.conv2d.packed", "residual", {"node": "input"}, "residual"),
+    ("semisparse.max_pool2d.default", 1, [0, 2], "kernel_size"),
+    ("semisparse.max_pool2d.default", 1, [100, 2], "kernel"),
+    ("semisparse.max_pool2d.default", 2, [-1, 2], "stride"),
+    ("semisparse.linear.default", 2, [3, 5], "weight_shape|features|shape"),
+]
+
+
+@pytest.mark.parametrize("op, place, value, message", REFUSED)
+def test_arguments_out_of_range_are_refused(network, op, place, value, message):
+    """By both runtimes, with what is wrong in the message."""
+    document = json.loads(network.graph.to_json("test"))
+    changed = node(document, op)
+    container = changed["kwargs"] if isinstance(place, str) else changed["args"]
+    container[place] = value
+    graph = Graph.from_json(json.dumps(document))
+    tensors = dict(network.named_buffers())
+    with pytest.raises((ValueError, RuntimeError), match=message), torch.inference_mode():
+        ConvertedModel(graph, tensors)(X)
+    with pytest.raises(ValueError, match=message):
+        runtime.Network(Contents((graph,)), {name: t.numpy() for name, t in tensors.items()})(X.numpy())
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_changed_tensors_with_right_checksums(network, tmp_path_factory, data):
+    """Packed weights have checks of their own; other tensors hold numbers, and any number will do."""
+    path = tmp_path_factory.mktemp("changed") / "model.safetensors"
+    ss.save(network, path)
+    changed = set()
+
+    def change(document, tensors):
+        for _ in range(data.draw(st.integers(1, 3))):
+            name = data.draw(st.sampled_from(sorted(tensors)))
+            raw = tensors[name].clone().reshape(-1).view(torch.uint8)
+            bits = data.draw(st.integers(1, 1 if tensors[name].dtype == torch.bool else 255))
+            raw[data.draw(st.integers(0, raw.numel() - 1))] ^= bits
+            tensors[name] = raw.view(tensors[name].dtype).reshape(tensors[name].shape)
+            changed.add(name)
+        declare(document, tensors)
+
+    rewrite(path, change)
+    for run in (by_torch, by_numpy):
+        try:
+            assert run(path, X).shape == (2, 3)
+            assert not any(name.endswith("packed") for name in changed)
+        except ValueError as error:
+            assert "pack" in str(error) or "weight shape" in str(error)
 
 
 def test_text_in_arguments_is_never_code(path):

@@ -131,7 +131,7 @@ class LinearCall final : public Call {
  public:
   LinearCall(const py::object& input, const py::object& weight, const py::object& bias,
              const std::string& activation, const py::object& out)
-      : input_(take(input)), packed_owner_(weight), packed_(weight.cast<Packed*>()) {
+      : input_(take(input)), packed_owner_(weight), packed_(packed_weight(weight)) {
     const WeightShape& shape = packed_->info.shape;
     check(shape.taps() == 1 && shape.groups == 1, "`weight` was packed from shape ",
           std::string(py::str(shape_tuple(shape))), " with groups = ", shape.groups,

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <string>
 #include <vector>
 
 #include "arrays.h"
@@ -44,6 +45,12 @@ inline WeightShape weight_shape(const py::array& weight, int64_t groups, bool li
   const WeightShape shape{weight.shape(0), weight.shape(1), weight.shape(2), weight.shape(3), groups};
   shape.validate();
   return shape;
+}
+
+inline Packed* packed_weight(const py::object& object) {
+  check(py::isinstance<Packed>(object), "`weight` must be a PackedWeight; got ",
+        std::string(py::str(py::type::of(object).attr("__name__"))), ", use PackedWeight(pack_weight(w))");
+  return object.cast<Packed*>();
 }
 
 inline FloatArray float_weight(const py::object& object) {

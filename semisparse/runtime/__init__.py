@@ -117,10 +117,6 @@ def linear(
     Raises:
         ValueError: an argument has the wrong type, dtype, shape or value; says which and what is expected.
     """
-    if not isinstance(weight, PackedWeight):
-        raise ValueError(
-            f"`weight` must be a PackedWeight, got {type(weight).__name__}; use PackedWeight(pack_weight(w))"
-        )
     return _core.LinearCall(input, weight, bias, str(activation), out)()
 
 

@@ -14,7 +14,7 @@ from semisparse import _core, container
 from semisparse.graph import Graph, Input, Node, TensorRef, TensorSpec, references
 from semisparse.layers import LayerRecord
 from semisparse.runtime.operators import convolution_arguments
-from semisparse.runtime.plan import Plan, check_operators, trace
+from semisparse.runtime.plan import SENSELESS, Plan, check_operators, trace
 
 __all__ = ["Network", "load"]
 
@@ -154,7 +154,7 @@ def load(path: str | os.PathLike) -> Network:
             contents, tensors, lambda name: zlib.crc32(np.ascontiguousarray(tensors[name]))
         )
         return Network(contents, tensors)
-    except (SafetensorError, TypeError, ValueError) as error:  # TypeError: a dtype that numpy lacks
+    except (SafetensorError, *SENSELESS) as error:  # TypeError: also a dtype that numpy lacks
         raise ValueError(f"{path} is not a usable semisparse model: {error}") from error
 
 

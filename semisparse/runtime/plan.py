@@ -35,9 +35,11 @@ from semisparse.runtime.operators import (
     convolution_arguments,
 )
 
-__all__ = ["Plan", "check_operators", "trace"]
+__all__ = ["SENSELESS", "Plan", "check_operators", "trace"]
 
 Values = dict[str, Any]
+# What Python raises where a graph calls an operator with arguments that make no sense.
+SENSELESS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def check_operators(graph: Graph) -> None:
@@ -73,11 +75,18 @@ def call(node: Node, values: Values, tensors: Values) -> tuple[Callable, list, d
 
 
 def trace(graph: Graph, inputs: Values, tensors: Values) -> Values:
-    """Run the graph operator by operator and return every value, by name."""
+    """Run the graph operator by operator and return every value, by name.
+
+    Raises:
+        ValueError: a node's arguments do not fit its operator, or each other; names the node.
+    """
     values = dict(inputs)
     for node in graph.nodes:
-        function, args, kwargs = call(node, values, tensors)
-        value = function(*args, **kwargs)
+        try:
+            function, args, kwargs = call(node, values, tensors)
+            value = function(*args, **kwargs)
+        except (*SENSELESS, MemoryError) as error:
+            raise ValueError(f"node {node.name!r} cannot compute {node.op}: {error}") from error
         # As it will lie in the plan's memory: whether a view of it is possible depends on that.
         values[node.name] = np.asarray(value, order="C") if node.op in COMPUTE else value
     return values

@@ -52,7 +52,7 @@ W = np.ones((3, 4), np.float32)
         (dict(input=np.zeros((2, 4))), "`input` must be float32.*float64"),
         (dict(input=np.zeros((2, 5), np.float32)), "4 features in its last dimension"),
         (dict(input=np.zeros((), np.float32)), "4 features in its last dimension"),
-        (dict(weight=W), "`weight` must be a PackedWeight, got ndarray"),
+        (dict(weight=W), "`weight` must be a PackedWeight; got ndarray"),
         (dict(weight=runtime.PackedWeight(runtime.pack_weight(W[:, :, None, None], 1))), None),
         (
             dict(weight=runtime.PackedWeight(runtime.pack_weight(np.ones((3, 4, 1, 2), np.float32)))),
