@@ -282,7 +282,7 @@ def test_senseless_arguments_never_crash(network):
         if len(found) == 2:
             assert found["numpy"].shape == tuple(found["torch"].shape)
             np.testing.assert_allclose(found["numpy"], found["torch"].numpy(), rtol=1e-4, atol=1e-4)
-    assert outcomes["torch and numpy"] >= 100 and outcomes["neither"] >= 400, outcomes
+    assert outcomes["torch and numpy"] >= 30 and outcomes["neither"] >= 400, outcomes
     assert all(torch.equal(tensors[name], copy) for name, copy in copies.items())
 
 
