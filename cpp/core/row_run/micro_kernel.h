@@ -15,7 +15,7 @@ template <class S, int V>
 struct PackedRows {
   using Number = uint16_t;  // of the panel row
   using Place = const char*;
-  static constexpr bool packed = true;
+  static constexpr bool packed = true, one_start = true;
   static constexpr size_t row_bytes = sizeof(float) * V * S::lanes;
   const char* panel;
   SEMISPARSE_INLINE Place row(Number number) const { return S::row_start(panel, number, row_bytes); }
@@ -29,11 +29,24 @@ template <class S, int V>
 struct DirectRows {
   using Number = uint32_t;  // bytes from a start to the row
   using Place = uint32_t;
-  static constexpr bool packed = false;
+  static constexpr bool packed = false, one_start = false;
   const char* starts[V];
   SEMISPARSE_INLINE Place row(Number number) const { return number; }
   SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
     return S::loadu(reinterpret_cast<const float*>(starts[v] + row));
+  }
+};
+
+// The same for vectors that lie side by side: one start is enough, and loads come in pairs.
+template <class S, int V>
+struct SideBySideRows {
+  using Number = uint32_t;
+  using Place = const char*;
+  static constexpr bool packed = false, one_start = true;
+  const char* start;
+  SEMISPARSE_INLINE Place row(Number number) const { return start + number; }
+  SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
+    return S::loadu(reinterpret_cast<const float*>(row) + v * S::lanes);
   }
 };
 
@@ -163,6 +176,13 @@ template <class S, int V = S::max_vectors>
 void gemm_direct(int vectors, const float* const* starts, const uint32_t* offsets, const RunBlock& block,
                  const float* init, float* acc, size_t acc_stride) {
   if (vectors == V) {
+    if constexpr (S::in_program_order && V > 1) {
+      bool side_by_side = true;
+      for (int v = 1; v < V; ++v) side_by_side = side_by_side && starts[v] == starts[v - 1] + S::lanes;
+      if (side_by_side)
+        return MicroKernel<S, V, SideBySideRows<S, V>>::block({reinterpret_cast<const char*>(starts[0])},
+                                                              offsets, block, init, acc, acc_stride);
+    }
     DirectRows<S, V> rows;
     for (int v = 0; v < V; ++v) rows.starts[v] = reinterpret_cast<const char*>(starts[v]);
     return MicroKernel<S, V, DirectRows<S, V>>::block(rows, offsets, block, init, acc, acc_stride);

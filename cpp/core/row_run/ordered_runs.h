@@ -38,7 +38,7 @@ struct OrderedRuns {
   template <int Pair, int Bytes>
   static SEMISPARSE_INLINE void load(Reg (&b)[V], const Rows& from, Place row) {
     constexpr int v = 2 * Pair, at = Bytes + v * static_cast<int>(sizeof(Reg));
-    if constexpr (Rows::packed) {
+    if constexpr (Rows::one_start) {
       if constexpr (v + 1 < V)
         S::template load_pair<at>(row, b[v], b[v + 1]);
       else
