@@ -70,11 +70,10 @@ struct OutputTiles {
   // M neighbouring vectors, to output pixel `at` and the next.
   template <class Act>
   static SEMISPARSE_INLINE void store_line(const TileOutputArgs& a, int64_t at, Reg (&line)[M]) {
-    if (a.residual != nullptr)
-      SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) line[j] =
-          S::add(line[j], S::loadu(a.residual + at + j * S::lanes));
-    SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) line[j] = Act::template apply<S>(line[j]);
-    SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) S::storeu(a.output + at + j * S::lanes, line[j]);
+    SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) {
+      if (a.residual != nullptr) line[j] = S::add(line[j], S::loadu(a.residual + at + j * S::lanes));
+      S::storeu(a.output + at + j * S::lanes, Act::template apply<S>(line[j]));
+    }
   }
 
   // Tiles that fill a vector and are all computed, all their pixels.
