@@ -334,22 +334,24 @@ def test_changed_tensors_with_right_checksums(network, tmp_path_factory, data):
     changed = set()
 
     def change(document, tensors):
+        before = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
         for _ in range(data.draw(st.integers(1, 3))):
             name = data.draw(st.sampled_from(sorted(tensors)))
             raw = tensors[name].clone().reshape(-1).view(torch.uint8)
             bits = data.draw(st.integers(1, 1 if tensors[name].dtype == torch.bool else 255))
             raw[data.draw(st.integers(0, raw.numel() - 1))] ^= bits
             tensors[name] = raw.view(tensors[name].dtype).reshape(tensors[name].shape)
-            changed.add(name)
+        changed.update(name for name, old in before.items() if tensors[name].numpy().tobytes() != old)
         declare(document, tensors)
 
     rewrite(path, change)
+    packed = any(name.endswith("packed") for name in changed)
     for run in (by_torch, by_numpy):
-        try:
+        if packed:
+            with pytest.raises(ValueError):
+                run(path, X)
+        else:
             assert run(path, X).shape == (2, 3)
-            assert not any(name.endswith("packed") for name in changed)
-        except ValueError as error:
-            assert "pack" in str(error) or "weight shape" in str(error)
 
 
 def test_text_in_arguments_is_never_code(path):

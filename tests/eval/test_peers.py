@@ -174,7 +174,7 @@ def test_bad_arguments_are_refused(model, labels, settings, message):
 
 
 def test_unknown_engine_is_refused(model):
-    with pytest.raises(ValueError, match="unknown engine 'tvm': choose among semisparse, torch"):
+    with pytest.raises(ValueError, match="unknown engine 'tvm': choose among semisparse, semisparse.runtime"):
         race([Candidate("x", "tvm", model)], random_input(1, 3, 8, 8))
 
 
