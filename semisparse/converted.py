@@ -6,13 +6,25 @@ import linecache
 import math
 import operator
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from semisparse import _library
-from semisparse.graph import Graph, Input, Node, Ref, Symbol, TensorRef, references, valid_name
+from semisparse.graph import (
+    Graph,
+    Input,
+    Node,
+    Ref,
+    Symbol,
+    TensorRef,
+    TensorSpec,
+    references,
+    transform,
+    valid_name,
+)
 from semisparse.layers import LayerRecord
 
 __all__ = ["ConvertedModel"]
@@ -30,6 +42,9 @@ class ConvertedModel(nn.Module):
     The graph is turned into straight-line Python (`code`) once: a call costs the operator calls and next to
     nothing else, and torch.compile, torch.export and profilers see plain operators. All tensors are
     buffers, so `to`, `state_dict` and `copy.deepcopy` work. The module has no training mode.
+
+    `half()` makes it a network of float16 inputs and outputs, `float()` takes that back. Packed weights stay
+    as they are; what arithmetic they meet is up to the processor, see `semisparse.ops.conv2d`.
 
     Attributes:
         graph: the network as data.
@@ -73,6 +88,21 @@ class ConvertedModel(nn.Module):
         # On the instance and with the network's own parameters: nn.Module and torch.export call it directly.
         self.forward = types.MethodType(constants["forward"], self)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvertedModel:
+        # What half(), to(dtype) and the like go through. The graph follows the dtype of the tensors.
+        half = any(i.dtype == "float16" for i in self.graph.inputs)
+        target = fn(torch.empty(0, dtype=torch.float16 if half else torch.float32)).dtype
+        if target not in (torch.float32, torch.float16):
+            raise ValueError(
+                f"a converted network computes in float32 or float16, not in {dtype_name(target)}; "
+                "use .float() or .half()"
+            )
+        super()._apply(fn, recurse)
+        if target != (torch.float16 if half else torch.float32):
+            self.graph = _with_dtype(self.graph, dtype_name(target), dict(self.named_buffers()))
+            self._build()
+        return self
+
     # The generated function is rebuilt, not copied: pickling and deep-copying carry data only.
     def __getstate__(self) -> dict:
         return {key: value for key, value in self.__dict__.items() if key not in ("forward", "code")}
@@ -102,6 +132,29 @@ def pack_weight(weight: Tensor, groups: int) -> Tensor:
 def dtype_name(dtype: torch.dtype) -> str:
     """'float32' for torch.float32, the spelling of `semisparse.graph`."""
     return str(dtype).removeprefix("torch.")
+
+
+def _with_dtype(graph: Graph, dtype: str, tensors: Mapping[str, Tensor]) -> Graph:
+    """The network with inputs and arguments of `dtype` instead of float32 or float16, and those tensors."""
+    floating = ("float32", "float16")
+
+    def leaf(value):
+        if isinstance(value, Symbol) and value.kind == "dtype" and value.value in floating:
+            return replace(value, value=dtype)
+        return value
+
+    return replace(
+        graph,
+        inputs=tuple(replace(i, dtype=dtype) if i.dtype in floating else i for i in graph.inputs),
+        tensors={  # without the checksums, which were of other bytes
+            name: TensorSpec(dtype_name(tensors[name].dtype), spec.shape)
+            for name, spec in graph.tensors.items()
+        },
+        nodes=tuple(
+            replace(node, args=transform(node.args, leaf), kwargs=transform(node.kwargs, leaf))
+            for node in graph.nodes
+        ),
+    )
 
 
 def resolve(op: str):

@@ -40,19 +40,25 @@ def conv2d(
     Zeros in `weight` are multiplied like any other value, and it is arranged anew at every call: pack it once
     and use `conv2d_packed` where it does not change.
 
+    Weight, bias, fill, residual and the result have the dtype of `input`. float16 is computed in float32 and
+    rounded once at the end, but on ARM processors with half-precision arithmetic (Cortex-A76 and newer) where
+    that is faster: then products are rounded, and summed some 64 at a time, in float16; what is added up from
+    these, and all that follows, is float32. Results beyond 65504 are infinite.
+
     Args:
-        input: float32 (N, C, H, W), any strides; contiguous and channels_last are read as they are.
-        weight: float32 (OC, C/groups, KH, KW).
-        bias: float32 (OC), or None.
+        input: float32 or float16 (N, C, H, W), any strides; contiguous and channels_last are read as they
+            are.
+        weight: (OC, C/groups, KH, KW).
+        bias: (OC), or None.
         stride, padding, dilation: one number, or (vertical, horizontal).
         groups: C and OC must be multiples of it; C groups make a depthwise convolution.
         mask: bool (OH, OW), True = computed; None = all. One mask for all channels and the whole batch.
-        fill: float32 (OC), what a skipped pixel holds instead of conv + bias; None = zeros.
+        fill: (OC), what a skipped pixel holds instead of conv + bias; None = zeros.
         activation: one of `ACTIVATIONS`; leaky_relu has slope 0.01.
-        residual: float32 (N, OC, OH, OW), added before the activation, at skipped pixels too.
+        residual: (N, OC, OH, OW), added before the activation, at skipped pixels too.
 
     Returns:
-        float32 (N, OC, OH, OW), contiguous whatever the strides of `input`.
+        (N, OC, OH, OW), contiguous whatever the strides of `input`.
 
     Raises:
         RuntimeError, ValueError: an argument has the wrong dtype, shape or device; says which and what is
@@ -111,15 +117,15 @@ def linear(
     a gradient; `input` and `bias` have one.
 
     Args:
-        input: float32 (..., IN), any strides.
+        input: float32 or float16 (..., IN), any strides. float16 is computed in float32.
         packed: uint8 (bytes,) from `pack_weight` of a weight of shape (OUT, IN), or (OUT, IN, 1, 1).
         weight_shape: (OUT, IN).
-        bias: float32 (OUT), or None.
+        bias: (OUT), dtype of `input`, or None.
         activation: one of `ACTIVATIONS`; leaky_relu has slope 0.01.
 
     Returns:
-        float32 (..., OUT), contiguous. Where a zero weight meets an infinite input, the result may be NaN, as
-        it is in dense arithmetic.
+        (..., OUT) in the dtype of `input`, contiguous. Where a zero weight meets an infinite input, the
+        result may be NaN, as it is in dense arithmetic.
 
     Raises:
         RuntimeError, ValueError: an argument has the wrong dtype, shape or device, or the packed bytes are
@@ -141,15 +147,15 @@ def max_pool2d(
     PyTorch's own takes an image of contiguous layout pixel by pixel; it is fast for channels_last only.
 
     Args:
-        input: float32 (N, C, H, W), any strides.
+        input: float32 or float16 (N, C, H, W), any strides.
         kernel_size, padding, dilation: one number, or (vertical, horizontal). Padding counts as -infinity,
             and is at most half of the kernel.
         stride: the same; None = kernel_size.
         ceil_mode: a last window that sticks out counts too, unless it would start beyond the image.
 
     Returns:
-        float32 (N, C, OH, OW), contiguous whatever the strides of `input`. A window that holds a NaN gives
-        NaN.
+        (N, C, OH, OW) in the dtype of `input`, contiguous whatever its strides. A window that holds a NaN
+        gives NaN.
 
     Raises:
         RuntimeError, ValueError: an argument has the wrong dtype, shape or value; says which and what is

@@ -160,3 +160,19 @@ def test_graphs_that_do_not_fit_are_refused():
         ConvertedModel(graph(Node("y", "operator.mul", ("text", 3)), output=Ref("y")), {})
     with pytest.raises(ValueError, match="not a valid name"):
         ConvertedModel(graph(Node("y;z", "aten.relu.default", (Ref("x"),)), output=Ref("x")), {})
+
+
+def test_half_precision(network, tmp_path):
+    half = copy.deepcopy(network).half()
+    y = half(X.half())
+    assert y.dtype == torch.float16
+    assert torch.allclose(y.float(), network(X.half().float()), atol=5e-3)
+    with pytest.raises(ValueError, match=r"float16 tensor.*float32; use x\.to\(torch\.float16\)"):
+        half(X)
+    ss.save(half, tmp_path / "half.safetensors")
+    assert torch.equal(ss.load(tmp_path / "half.safetensors")(X.half()), y)
+    with pytest.raises(ValueError, match=r"half precision.*save model\.float\(\)"):
+        ss.runtime.load(tmp_path / "half.safetensors")
+    assert half.float()(X).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"float32 or float16, not in bfloat16; use \.float"):
+        half.to(torch.bfloat16)

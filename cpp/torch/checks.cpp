@@ -18,18 +18,26 @@ void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& 
               " but `input` is on ", input.device(), "; move one of them with .to(device)");
 }
 
-void check_float(const at::Tensor& tensor, const char* name, const char* op) {
-  TORCH_CHECK(tensor.scalar_type() == at::kFloat, op, ": `", name, "` must be float32, got ",
-              tensor.scalar_type(), "; convert it with .float()");
+void check_type(const at::Tensor& tensor, const char* name, at::ScalarType type, const char* op) {
+  const bool half = type == at::kHalf;
+  TORCH_CHECK(tensor.scalar_type() == type, op, ": `", name, "` must be ",
+              half ? "float16, as `input` is" : "float32", ", got ", tensor.scalar_type(),
+              "; convert it with ", half ? ".half()" : ".float()");
 }
 
-// One float32 for each output channel (of a convolution) or feature (of a linear layer), or absent.
+void check_input_type(const at::Tensor& input, const char* op) {
+  TORCH_CHECK(input.scalar_type() == at::kFloat || input.scalar_type() == at::kHalf, op,
+              ": `input` must be float32 or float16, got ", input.scalar_type(),
+              "; convert it with .float()");
+}
+
+// One value for each output channel (of a convolution) or feature (of a linear layer), or absent.
 void check_per_channel(const OptionalTensor& optional, const char* name, const at::Tensor& input,
                        const c10::SymInt& channels, const char* op, const char* channel = "channel") {
   if (!given(optional)) return;
   const at::Tensor& tensor = *optional;
   check_device(tensor, name, input, op);
-  check_float(tensor, name, op);
+  check_type(tensor, name, element_type(input), op);
   TORCH_CHECK(tensor.dim() == 1, op, ": `", name, "` must have one value per output ", channel, ", shape (",
               channels, "), got shape ", tensor.sym_sizes(), "; flatten it with .reshape(-1)");
   TORCH_SYM_CHECK(tensor.sym_size(0).sym_eq(channels), op, ": `", name, "` must have one value per output ",
@@ -45,9 +53,9 @@ void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum, const c
   }
 }
 
-// (N, C, H, W) float32, H and W of at most kMaximum.
+// (N, C, H, W) float32 or float16, H and W of at most kMaximum.
 void check_image(const at::Tensor& input, const char* op) {
-  check_float(input, "input", op);
+  check_input_type(input, op);
   TORCH_CHECK(input.dim() == 4, op, ": `input` must have shape (N, C, H, W), got shape ", input.sym_sizes(),
               input.dim() == 3 ? "; add the batch dimension with .unsqueeze(0)" : "");
   TORCH_SYM_CHECK(input.sym_size(2).sym_le(kMaximum).sym_and(input.sym_size(3).sym_le(kMaximum)), op,
@@ -81,8 +89,12 @@ c10::SymInt output_size(const c10::SymInt& input, const c10::SymInt& kernel, int
 
 }  // namespace
 
-SymShape4 check_plain_weight(const at::Tensor& weight, const char* op) {
-  check_float(weight, "weight", op);
+at::ScalarType element_type(const at::Tensor& input) {
+  return input.scalar_type() == at::kHalf ? at::kHalf : at::kFloat;
+}
+
+SymShape4 check_plain_weight(const at::Tensor& weight, const char* op, at::ScalarType type) {
+  check_type(weight, "weight", type, op);
   TORCH_CHECK(weight.dim() == 4, op, ": `weight` must have shape (OC, IC/groups, KH, KW), got shape ",
               weight.sym_sizes());
   SymShape4 shape;
@@ -96,7 +108,7 @@ SymShape4 check_plain_weight(const at::Tensor& weight, const char* op) {
 }
 
 void check_linear_weight(const at::Tensor& weight, int64_t groups, const char* op) {
-  check_float(weight, "weight", op);
+  check_type(weight, "weight", at::kFloat, op);
   TORCH_CHECK(weight.dim() == 2 && weight.size(0) >= 1 && weight.size(1) >= 1, op,
               ": `weight` of a linear layer must have shape (OUT, IN), both at least 1, got shape ",
               weight.sizes());
@@ -173,7 +185,7 @@ SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weigh
   if (given(arguments.residual)) {
     const at::Tensor& residual = *arguments.residual;
     check_device(residual, "residual", input, "semisparse::conv2d");
-    check_float(residual, "residual", "semisparse::conv2d");
+    check_type(residual, "residual", element_type(input), "semisparse::conv2d");
     const auto message = [&] {
       return c10::str("semisparse::conv2d: `residual` must have the output's shape (", output[0], ", ",
                       output[1], ", ", output[2], ", ", output[3], "), got shape ", residual.sym_sizes());
@@ -213,7 +225,7 @@ c10::SymDimVector check_linear(const LinearArguments& arguments) {
   TORCH_CHECK(
       shape.size() == 2 && shape[0] >= 1 && shape[0] <= kMaximum && shape[1] >= 1 && shape[1] <= kMaximum, op,
       ": `weight_shape` must be (OUT, IN), both at least 1 (and at most 2^30), got ", shape);
-  check_float(input, "input", op);
+  check_input_type(input, op);
   TORCH_CHECK(input.dim() >= 1, op, ": `input` must have shape (..., IN), got a scalar");
   check_device(arguments.packed, "packed", input, op);
   TORCH_SYM_CHECK(input.sym_size(-1).sym_eq(shape[1]), op, ": `input` of shape ", input.sym_sizes(), " has ",

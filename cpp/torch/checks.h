@@ -28,13 +28,16 @@ struct Conv2dArguments {
 
 using SymShape4 = std::array<c10::SymInt, 4>;
 
-// The weight's shape (OC, IC/groups, KH, KW) once it is known to be a float32 weight, or a packed one.
-SymShape4 check_plain_weight(const at::Tensor& weight, const char* op);
+// The weight's shape (OC, IC/groups, KH, KW) once it is known to be a weight of that type, or a packed one.
+SymShape4 check_plain_weight(const at::Tensor& weight, const char* op, at::ScalarType type = at::kFloat);
 SymShape4 check_packed_weight(const at::Tensor& packed, at::IntArrayRef weight_shape, const char* op);
 void check_packed_bytes(const at::Tensor& packed, const char* op);
 
 // That `weight` is a linear layer's: float32, (OUT, IN), no groups.
 void check_linear_weight(const at::Tensor& weight, int64_t groups, const char* op);
+
+// The type of a plain weight, bias, fill and residual: that of `input`, float16 or else float32.
+at::ScalarType element_type(const at::Tensor& input);
 
 // The output's shape (N, OC, OH, OW). `weight` is the plain or packed tensor, only asked for its device.
 SymShape4 check_conv2d(const Conv2dArguments& arguments, const at::Tensor& weight,

@@ -13,12 +13,12 @@ namespace {
 // A checked call: the geometry, and the tensors in the layout that the core wants, kept alive while it runs.
 struct Call {
   Conv2dGeometry geometry;
-  at::Tensor bias, fill, mask, residual, output;
-  Conv2dOperands operands;
+  at::Tensor input, bias, fill, mask, residual, output;
+  Activation activation;
 
   Call(const Conv2dArguments& arguments, const at::Tensor& weight, const SymShape4& weight_shape) {
     const SymShape4 shape = check_conv2d(arguments, weight, weight_shape);
-    const at::Tensor& input = arguments.input;
+    input = arguments.input;
     geometry.batch = input.size(0);
     geometry.in_h = input.size(2);
     geometry.in_w = input.size(3);
@@ -35,16 +35,26 @@ struct Call {
     geometry.dilation_w = arguments.dilation[1];
     geometry.validate();
 
-    operands.input.data = input.const_data_ptr<float>();
-    for (int i = 0; i < 4; ++i) operands.input.stride[i] = input.stride(i);
-    operands.bias = floats(arguments.bias, bias);
-    operands.fill = floats(arguments.fill, fill);
-    operands.residual = floats(arguments.residual, residual);
-    operands.activation = parse_activation(arguments.activation);
+    const auto given = [](const OptionalTensor& optional) {
+      return optional.has_value() && optional->defined() ? optional->contiguous() : at::Tensor();
+    };
+    bias = floats(given(arguments.bias));
+    fill = floats(given(arguments.fill));
+    residual = given(arguments.residual);
+    activation = parse_activation(arguments.activation);
     if (arguments.mask.has_value() && arguments.mask->defined()) mask = arguments.mask->contiguous();
-    output =
-        at::empty({geometry.batch, geometry.out_channels(), geometry.out_h(), geometry.out_w()}, at::kFloat);
-    operands.output = output.mutable_data_ptr<float>();
+    output = at::empty({geometry.batch, geometry.out_channels(), geometry.out_h(), geometry.out_w()},
+                       input.scalar_type());
+  }
+
+  // Calls f with the operands in the type of the input, and hands out the result.
+  template <class F>
+  at::Tensor run(F f) {
+    if (input.scalar_type() == at::kHalf)
+      f(operands<Half>());
+    else
+      f(operands<float>());
+    return std::move(output);
   }
 
   // bool tensors hold bytes of value 0 or 1.
@@ -52,11 +62,28 @@ struct Call {
     return mask.defined() ? static_cast<const uint8_t*>(mask.const_data_ptr()) : nullptr;
   }
 
+  // A copy only where it is needed.
+  static at::Tensor floats(const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.to(at::kFloat) : tensor;
+  }
+
  private:
-  static const float* floats(const OptionalTensor& optional, at::Tensor& owner) {
-    if (!optional.has_value() || !optional->defined()) return nullptr;
-    owner = optional->contiguous();
-    return owner.const_data_ptr<float>();
+  template <class E>
+  static const E* data(const at::Tensor& tensor) {
+    return tensor.defined() ? static_cast<const E*>(tensor.const_data_ptr()) : nullptr;
+  }
+
+  template <class E>
+  BasicConv2dOperands<E> operands() {
+    BasicConv2dOperands<E> o;
+    o.input.data = data<E>(input);
+    for (int i = 0; i < 4; ++i) o.input.stride[i] = input.stride(i);
+    o.bias = data<float>(bias);
+    o.fill = data<float>(fill);
+    o.residual = data<E>(residual);
+    o.output = static_cast<E*>(output.mutable_data_ptr());
+    o.activation = activation;
+    return o;
   }
 };
 
@@ -67,12 +94,13 @@ at::Tensor conv2d_cpu(const at::Tensor& input, const at::Tensor& weight, const O
                       int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
                       std::string_view activation, const OptionalTensor& residual) {
   Call call({input, bias, stride, padding, dilation, groups, mask, fill, activation, residual}, weight,
-            check_plain_weight(weight, "semisparse::conv2d"));
-  const at::Tensor contiguous = weight.contiguous();
+            check_plain_weight(weight, "semisparse::conv2d", element_type(input)));
+  const at::Tensor contiguous = Call::floats(weight.contiguous());
   AtenParallel parallel;
-  semisparse::conv2d(call.geometry, contiguous.const_data_ptr<float>(), call.mask_bytes(), call.operands,
-                     parallel);
-  return std::move(call.output);
+  return call.run([&](const auto& operands) {
+    semisparse::conv2d(call.geometry, contiguous.const_data_ptr<float>(), call.mask_bytes(), operands,
+                       parallel);
+  });
 }
 
 at::Tensor conv2d_packed_cpu(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
@@ -85,9 +113,10 @@ at::Tensor conv2d_packed_cpu(const at::Tensor& input, const at::Tensor& packed, 
   const at::Tensor contiguous = packed.contiguous();
   const std::shared_ptr<PreparedWeights> prepared = prepared_weights(contiguous);
   AtenParallel parallel;
-  semisparse::conv2d(call.geometry, prepared->conv2d, contiguous.const_data_ptr<uint8_t>(),
-                     contiguous.numel(), call.mask_bytes(), call.operands, parallel);
-  return std::move(call.output);
+  return call.run([&](const auto& operands) {
+    semisparse::conv2d(call.geometry, prepared->conv2d, contiguous.const_data_ptr<uint8_t>(),
+                       contiguous.numel(), call.mask_bytes(), operands, parallel);
+  });
 }
 
 }  // namespace semisparse::ops

@@ -120,7 +120,8 @@ struct Conv2dFunction : torch::autograd::Function<Conv2dFunction> {
     variable_list result(7);
     if (needs[0] || needs[1]) {
       const at::Tensor dense =
-          settings.packed() ? unpack(weight, settings.weight_shape, settings.groups) : weight;
+          settings.packed() ? unpack(weight, settings.weight_shape, settings.groups).to(input.scalar_type())
+                            : weight;
       std::tie(result[0], result[1], std::ignore) =
           at::convolution_backward(grad_conv, input, dense, /*bias_sizes=*/std::nullopt, settings.stride,
                                    settings.padding, settings.dilation,

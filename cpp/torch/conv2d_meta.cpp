@@ -19,7 +19,7 @@ at::Tensor conv2d_meta(const at::Tensor& input, const at::Tensor& weight, const 
                        int64_t groups, const OptionalTensor& mask, const OptionalTensor& fill,
                        std::string_view activation, const OptionalTensor& residual) {
   return output_of({input, bias, stride, padding, dilation, groups, mask, fill, activation, residual}, weight,
-                   check_plain_weight(weight, "semisparse::conv2d"));
+                   check_plain_weight(weight, "semisparse::conv2d", element_type(input)));
 }
 
 at::Tensor conv2d_packed_meta(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,

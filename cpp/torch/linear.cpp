@@ -69,7 +69,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
       value = linear_op().call(saved[0], saved[1], weight_shape, optional(saved[2]), "none");
     const at::Tensor grad_sum = activation_backward(activation, grads[0], value);
     variable_list result(5);
-    if (needs[0]) result[0] = at::matmul(grad_sum, unpack(saved[1], weight_shape));
+    if (needs[0]) result[0] = at::matmul(grad_sum, unpack(saved[1], weight_shape).to(grad_sum.scalar_type()));
     if (needs[1]) {
       std::vector<int64_t> rows(static_cast<size_t>(grad_sum.dim() - 1));
       std::iota(rows.begin(), rows.end(), 0);
@@ -84,6 +84,11 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 at::Tensor linear_cpu(const at::Tensor& input, const at::Tensor& packed, at::IntArrayRef weight_shape,
                       const OptionalTensor& bias, std::string_view activation) {
   check_linear({input, packed, weight_shape, bias, activation});
+  if (input.scalar_type() == at::kHalf) {  // bound by the weights, which are float32: nothing to win
+    const OptionalTensor floats =
+        bias.has_value() && bias->defined() ? OptionalTensor(bias->to(at::kFloat)) : std::nullopt;
+    return linear_cpu(input.to(at::kFloat), packed, weight_shape, floats, activation).to(at::kHalf);
+  }
   const int64_t in_features = weight_shape[1];
   at::DimVector shape(input.sizes().begin(), input.sizes().end());
   shape.back() = weight_shape[0];

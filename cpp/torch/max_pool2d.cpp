@@ -70,6 +70,9 @@ struct MaxPool2dFunction : torch::autograd::Function<MaxPool2dFunction> {
 at::Tensor max_pool2d_cpu(const at::Tensor& input, at::IntArrayRef kernel_size, at::IntArrayRef stride,
                           at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode) {
   const SymShape4 shape = check_max_pool2d({input, kernel_size, stride, padding, dilation, ceil_mode});
+  if (input.scalar_type() == at::kHalf)  // exact: no value is made that was not there
+    return max_pool2d_cpu(input.to(at::kFloat), kernel_size, stride, padding, dilation, ceil_mode)
+        .to(at::kHalf);
   const at::IntArrayRef steps = stride.empty() ? kernel_size : stride;
   MaxPool2dGeometry geometry;
   geometry.batch = input.size(0);

@@ -159,6 +159,10 @@ def load(path: str | os.PathLike) -> Network:
 
 
 def _check_specs(graph: Graph, tensors: dict[str, np.ndarray]) -> None:
+    if any(i.dtype == "float16" for i in graph.inputs):
+        raise ValueError(
+            "it is a network in half precision, which needs torch: save model.float() for this runtime"
+        )
     for name, spec in graph.tensors.items():
         if name not in tensors:
             raise ValueError(f"the tensor {name!r} is missing; write the file again with semisparse.save")

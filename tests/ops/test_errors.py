@@ -9,10 +9,10 @@ OUT = (2, 8, 4, 5)
 BAD_CALLS = {
     "input float64": (
         dict(input=X.double()),
-        r"`input` must be float32, got Double; convert it with \.float",
+        r"`input` must be float32 or float16, got Double; convert it with \.float",
     ),
-    "input half": (dict(input=X.half()), r"`input` must be float32, got Half"),
-    "input integer": (dict(input=X.int()), r"`input` must be float32, got Int"),
+    "input bfloat16": (dict(input=X.bfloat16()), r"`input` must be float32 or float16, got BFloat16"),
+    "input integer": (dict(input=X.int()), r"`input` must be float32 or float16, got Int"),
     "input 3-d": (dict(input=X[0]), r"shape \(N, C, H, W\), got shape \[4, 6, 7\]; add the batch dimension"),
     "input 5-d": (dict(input=X[None]), r"shape \(N, C, H, W\), got shape \[1, 2, 4, 6, 7\]"),
     "channels": (dict(input=torch.randn(2, 5, 6, 7)), r"5 channels.*\(8, 4, 3, 3\) with 1 groups expects 4"),
@@ -115,6 +115,18 @@ def test_tracing_refuses_the_same_arguments(ops, name):
         ops.conv2d(weight=W.to("meta"), **call)
     with pytest.raises(ERRORS, match=f"(?s){message}"):
         ops.conv2d.packed(packed=ops.pack_weight(W).to("meta"), weight_shape=list(W.shape), **call)
+
+
+def test_arguments_of_another_dtype_than_a_float16_input(ops):
+    x, w, shape = X.half(), W.half(), list(W.shape)
+    with pytest.raises(ERRORS, match=r"`weight` must be float16, as `input` is, got Float; .*\.half"):
+        ops.conv2d(x, W)
+    for name, value in (("bias", torch.zeros(8)), ("fill", torch.zeros(8)), ("residual", torch.zeros(OUT))):
+        message = rf"`{name}` must be float16, as `input` is, got Float; .*\.half"
+        with pytest.raises(ERRORS, match=message):
+            ops.conv2d(x, w, **{name: value})
+        with pytest.raises(ERRORS, match=message):
+            ops.conv2d.packed(x, ops.pack_weight(W), shape, **{name: value})
 
 
 @pytest.mark.parametrize("name", BAD_WEIGHTS)

@@ -105,7 +105,10 @@ def test_threads_do_not_change_the_result(ops, threads):
 
 X, W = torch.randn(2, 4), torch.randn(6, 4)
 BAD_CALLS = {
-    "float64": (dict(input=X.double()), r"`input` must be float32, got Double; convert it with \.float"),
+    "float64": (
+        dict(input=X.double()),
+        r"`input` must be float32 or float16, got Double; convert it with \.float",
+    ),
     "scalar": (dict(input=torch.tensor(1.0)), r"shape \(\.\.\., IN\), got a scalar"),
     "features": (dict(input=X[:, :3]), r"has 3 features in its last dimension.*\[6, 4\] expects 4"),
     "shape of three": (dict(weight_shape=[6, 4, 1]), r"`weight_shape` must be \(OUT, IN\)|[Ee]xpected"),

@@ -108,8 +108,8 @@ def test_threads_do_not_change_the_result(ops, threads):
 
 X = torch.randn(2, 4, 6, 7)
 BAD_CALLS = {
-    "float64": ((X.double(), 2), r"`input` must be float32, got Double; convert it with \.float"),
-    "integer": ((X.int(), 2), r"`input` must be float32, got Int"),
+    "float64": ((X.double(), 2), r"`input` must be float32 or float16, got Double; convert it with \.float"),
+    "integer": ((X.int(), 2), r"`input` must be float32 or float16, got Int"),
     "3-d": ((X[0], 2), r"shape \(N, C, H, W\), got shape \[4, 6, 7\]; add the batch dimension"),
     "kernel 0": ((X, 0), r"`kernel_size` must be at least 1 .*got \[0, 0\]"),
     "kernel of three": ((X, [2, 2, 2]), r"`kernel_size` must be one number or \(vertical, horizontal\)"),

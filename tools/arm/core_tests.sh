@@ -11,6 +11,7 @@ cmake -S "$root/cpp/core" -B "$build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$root/too
 cmake --build "$build"
 echo "== registers of the NEON kernels"
 "$root/tools/arm/check_spills.py" "$build"
+find "$build" -name 'neon*.o' -exec env NM=aarch64-linux-gnu-nm sh "$root/cpp/core/testing/isa_symbols.sh" {} +
 for cpu in cortex-a72 cortex-a76; do
   echo "== core tests on $cpu"
   qemu-aarch64 -cpu "$cpu" -L /usr/aarch64-linux-gnu "$build/core_tests"

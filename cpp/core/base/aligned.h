@@ -43,32 +43,34 @@ struct AlignedAllocator {
   bool operator!=(const AlignedAllocator&) const { return false; }
 };
 
-// A grow-only float buffer aligned to a cache line, for per-thread scratch memory.
-class AlignedBuffer {
+// A grow-only buffer of floats or halves aligned to a cache line, for per-thread scratch memory.
+template <class E>
+class BasicAlignedBuffer {
  public:
-  AlignedBuffer() = default;
-  AlignedBuffer(const AlignedBuffer&) = delete;
-  AlignedBuffer& operator=(const AlignedBuffer&) = delete;
-  ~AlignedBuffer() { std::free(data_); }
+  BasicAlignedBuffer() = default;
+  BasicAlignedBuffer(const BasicAlignedBuffer&) = delete;
+  BasicAlignedBuffer& operator=(const BasicAlignedBuffer&) = delete;
+  ~BasicAlignedBuffer() { std::free(data_); }
 
-  // At least `count` floats; the contents are lost when the buffer grows.
-  float* reserve(size_t count) {
+  // At least `count` elements; the contents are lost when the buffer grows.
+  E* reserve(size_t count) {
     if (count > capacity_) {
       std::free(data_);
       data_ = nullptr;
       capacity_ = 0;
-      data_ = static_cast<float*>(allocate_aligned(count * sizeof(float)));
+      data_ = static_cast<E*>(allocate_aligned(count * sizeof(E)));
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = count;
     }
     return data_;
   }
 
-  const float* data() const { return data_; }
+  const E* data() const { return data_; }
 
  private:
-  float* data_ = nullptr;
+  E* data_ = nullptr;
   size_t capacity_ = 0;
 };
+using AlignedBuffer = BasicAlignedBuffer<float>;
 
 }  // namespace semisparse

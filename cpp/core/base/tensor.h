@@ -6,10 +6,12 @@
 
 namespace semisparse {
 
-// Element strides in N, C, H, W order; any strides, also 0.
-struct ConstTensor4 {
-  const float* data = nullptr;
+// Element strides in N, C, H, W order; any strides, also 0. E: float or Half.
+template <class E>
+struct BasicConstTensor4 {
+  const E* data = nullptr;
   int64_t stride[4] = {0, 0, 0, 0};
 };
+using ConstTensor4 = BasicConstTensor4<float>;
 
 }  // namespace semisparse

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "core/base/error.h"
@@ -49,25 +50,31 @@ double weight_cost(double weights) {
   return 2 * sizeof(float) * weights;
 }
 
+// Vectors hold twice the halves, but their sums are widened now and then: by the instructions of NEON.
+template <class E>
+constexpr double kElement = std::is_same_v<E, Half> ? 0.62 : 1.0;
+
+template <class E>
 double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
-  const RowRunKernels& kernels = selected_kernels();
+  const BasicRowRunKernels<E>& kernels = kernels_for<E>();
   const bool dense = 100 * w.nonzeros >= 99 * g.weight.elements();
   const bool tail = dense && kept > kernels.lanes && kept % kernels.lanes <= kernels.max_tail;
   const double columns = static_cast<double>(tail ? kept : round_up(kept, kernels.lanes));
   const double rows = static_cast<double>(g.in_channels() * g.weight.taps()),
                n = static_cast<double>(w.nonzeros);
   // Short runs and chunks that leave the cache make sparse weights dearer.
-  return (dense ? 1.0 : 1.05) * n * columns + 6 * rows * columns + weight_cost(n);
+  return kElement<E> * ((dense ? 1.0 : 1.05) * n * columns + 6 * rows * columns) + weight_cost(n);
 }
 
+template <class E>
 double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
-  const auto plan = direct_plan(g, mask);
+  const auto plan = direct_plan<E>(g, mask);
   const double columns = static_cast<double>(plan->vectors.size()) * plan->lanes;
   const double pixels = static_cast<double>(g.in_channels() * padded_plane(g)),
                n = static_cast<double>(w.nonzeros);
   const bool in_place = g.stride_h * g.stride_w == 1 && g.pad_h + g.pad_w == 0;
   // Vectors that straddle cache lines make loads a little dearer.
-  return 1.09 * n * columns + (in_place ? 0.0 : 10 * pixels) + weight_cost(n);
+  return kElement<E> * (1.09 * n * columns + (in_place ? 0.0 : 10 * pixels)) + weight_cost(n);
 }
 
 double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
@@ -116,7 +123,7 @@ const char* algorithm_name(Algorithm algorithm) {
 bool algorithm_applies(Algorithm algorithm, const Conv2dGeometry& geometry) {
   switch (algorithm) {
     case Algorithm::direct:
-      return direct_applies(geometry);
+      return direct_applies<float>(geometry);
     case Algorithm::winograd4:
       return winograd_size(geometry, 4).has_value();
     case Algorithm::winograd2:
@@ -128,31 +135,43 @@ bool algorithm_applies(Algorithm algorithm, const Conv2dGeometry& geometry) {
   }
 }
 
-Algorithm cheapest_algorithm(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
-  if (depthwise_applies(g)) return Algorithm::depthwise;
+namespace {
+
+struct Choice {
+  Algorithm algorithm;
+  double cost;
+  void offer(Algorithm other, double other_cost) {
+    if (other_cost < cost) *this = {other, other_cost};
+  }
+};
+
+// im2col or direct, on tensors of E.
+template <class E>
+Choice cheapest_product(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
   const int64_t pixels = g.out_h() * g.out_w();
   const int64_t kept =
       mask == nullptr ? pixels : pixels - static_cast<int64_t>(std::count(mask, mask + pixels, uint8_t{0}));
-  Algorithm best = Algorithm::im2col;
-  double least = im2col_cost(g, w, kept);
-  if (direct_applies(g)) {
-    const double cost = direct_cost(g, w, mask);
-    if (cost < least) {
-      least = cost;
-      best = Algorithm::direct;
-    }
-  }
+  Choice best{Algorithm::im2col, im2col_cost<E>(g, w, kept)};
+  if (direct_applies<E>(g)) best.offer(Algorithm::direct, direct_cost<E>(g, w, mask));
+  return best;
+}
+
+Choice cheapest(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
+  if (depthwise_applies(g)) return {Algorithm::depthwise, 0};
+  Choice best = cheapest_product<float>(g, w, mask);
   for (const auto& [algorithm, tile] :
        {std::pair{Algorithm::winograd4, 4}, std::pair{Algorithm::winograd2, 2}}) {
     const auto size = winograd_size(g, tile);
     if (!size) continue;
-    const double cost = winograd_cost(*size, g, w, mask);
-    if (cost < least) {
-      least = cost;
-      best = algorithm;
-    }
+    best.offer(algorithm, winograd_cost(*size, g, w, mask));
   }
   return best;
+}
+
+}  // namespace
+
+Algorithm cheapest_algorithm(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
+  return cheapest(g, w, mask).algorithm;
 }
 
 Algorithm force_algorithm(Algorithm algorithm) {
@@ -172,7 +191,10 @@ void prefer_algorithm(uint64_t checksum, int64_t in_h, int64_t in_w, Algorithm a
     s.preferred[{checksum, in_h, in_w}] = algorithm;
 }
 
-Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, const uint8_t* mask) {
+namespace {
+
+// What is forced or preferred, or automatic.
+Algorithm settled_algorithm(const Conv2dGeometry& g, const PackedInfo& weight) {
   Settings& s = settings();
   Algorithm forced, preferred = Algorithm::automatic;
   {
@@ -188,9 +210,30 @@ Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, co
           "strided ones that come to 3x3 or, winograd4, 4x4; dilation 1 and one group; direct: images of one "
           "vector at least; depthwise: groups of one input channel): "
           "tune the model again, or load it without its tuning.");
-    return preferred;
   }
-  return cheapest_algorithm(g, weight, mask);
+  return preferred;
+}
+
+}  // namespace
+
+Algorithm decide_algorithm(const Conv2dGeometry& g, const PackedInfo& weight, const uint8_t* mask) {
+  const Algorithm settled = settled_algorithm(g, weight);
+  return settled != Algorithm::automatic ? settled : cheapest_algorithm(g, weight, mask);
+}
+
+std::optional<Algorithm> decide_half_algorithm(const Conv2dGeometry& g, const PackedInfo& weight,
+                                               const uint8_t* mask) {
+  if (selected_half_kernels() == nullptr) return {};
+  const Algorithm settled = settled_algorithm(g, weight);
+  if (settled == Algorithm::direct && direct_applies<Half>(g)) return settled;
+  if (settled == Algorithm::im2col || settled == Algorithm::direct) return Algorithm::im2col;
+  if (settled != Algorithm::automatic || depthwise_applies(g)) return {};
+  const Choice half = cheapest_product<Half>(g, weight, mask);
+  const double pixels =
+      static_cast<double>(g.in_channels() * g.in_h * g.in_w + g.out_channels() * g.out_h() * g.out_w());
+  const double conversions = 4 * pixels;
+  if (half.cost < cheapest(g, weight, mask).cost + conversions) return half.algorithm;
+  return {};
 }
 
 uint32_t algorithm_settings() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -33,6 +34,11 @@ void prefer_algorithm(uint64_t checksum, int64_t in_h, int64_t in_w, Algorithm a
 
 // What to run, all of the above considered.
 Algorithm decide_algorithm(const Conv2dGeometry& geometry, const PackedInfo& weight, const uint8_t* mask);
+
+// The same for tensors in half precision: what their kernels run. None if they are computed in float32,
+// because the processor has no such kernels or because another algorithm is faster.
+std::optional<Algorithm> decide_half_algorithm(const Conv2dGeometry& geometry, const PackedInfo& weight,
+                                               const uint8_t* mask);
 
 // Changes whenever one of the above settings does: decisions made under another number are stale.
 uint32_t algorithm_settings();

@@ -8,12 +8,14 @@
 #include <mutex>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "core/base/error.h"
 #include "core/conv2d/algorithm.h"
 #include "core/conv2d/direct.h"
 #include "core/conv2d/im2col.h"
+#include "core/conv2d/widened.h"
 #include "core/depthwise/depthwise.h"
 #include "core/row_run/row_run.h"
 #include "core/weights/prepare.h"
@@ -28,6 +30,8 @@ struct LayerPlan {
   bool masked = false;
   std::vector<uint8_t> mask;
   uint32_t settings = 0;
+  bool half = false;     // of tensors in half precision
+  bool widened = false;  // which are computed in float32, by the plan that those have
   Algorithm algorithm = Algorithm::im2col;
   std::shared_ptr<const ColumnPlan> columns;
   std::shared_ptr<const TilePlan> tiles;
@@ -35,14 +39,24 @@ struct LayerPlan {
   DirectLayout layout;
   std::shared_ptr<const std::vector<float>> plain;  // depthwise: as unpacked
 
-  bool fits(const Conv2dGeometry& g, const uint8_t* m) const {
+  bool fits(const Conv2dGeometry& g, const uint8_t* m, bool in_half) const {
     const Conv2dGeometry& a = geometry;
     return a.in_h == g.in_h && a.in_w == g.in_w && a.stride_h == g.stride_h && a.stride_w == g.stride_w &&
            a.pad_h == g.pad_h && a.pad_w == g.pad_w && a.dilation_h == g.dilation_h &&
-           a.dilation_w == g.dilation_w && masked == (m != nullptr) &&
+           a.dilation_w == g.dilation_w && half == in_half && masked == (m != nullptr) &&
            (m == nullptr || std::memcmp(mask.data(), m, mask.size()) == 0);
   }
 };
+
+// Channels in a chunk for tensors of E, of the most that the caches suggest. Rounding errors of a sum in half
+// precision grow with its products: some 64 of them, in the fullest filter, before it goes on in float32.
+template <class E>
+int limit_chunk(int channels, const WeightShape& shape, int64_t fullest) {
+  constexpr int64_t kProducts = 64;
+  if (std::is_same_v<E, float>) return channels;
+  const int64_t fit = kProducts * shape.in_channels_per_group / std::max<int64_t>(fullest, 1);
+  return static_cast<int>(std::clamp<int64_t>(fit, 1, channels));
+}
 
 void check_shape(const WeightShape& found, const WeightShape& expected) {
   check(found.out_channels == expected.out_channels &&
@@ -77,6 +91,8 @@ struct PackedWeight::Impl {
   std::shared_ptr<const std::vector<float>> plain;
   std::list<std::shared_ptr<const LayerPlan>> plans;  // most recently used first
 
+  // For tensors of E.
+  template <class E>
   std::shared_ptr<const LayerPlan> plan(const Conv2dGeometry& g, const uint8_t* packed, size_t size,
                                         const uint8_t* mask);
   // By the key's chunk; `planes` for Winograd.
@@ -102,9 +118,11 @@ const std::shared_ptr<const PreparedWeight>& PackedWeight::Impl::prepare(const P
   return entry;
 }
 
+template <class E>
 std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& g, const uint8_t* packed,
                                                           size_t size, const uint8_t* mask) {
   constexpr size_t kCapacity = 16;  // sizes and masks that one layer is used with in turn
+  constexpr bool half = std::is_same_v<E, Half>;
   if (!info) {
     const PackedInfo found = inspect_packed(packed, size);
     check_shape(found.shape, g.weight);
@@ -113,7 +131,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   check_shape(info->shape, g.weight);
   const uint32_t current = algorithm_settings();
   for (auto it = plans.begin(); it != plans.end(); ++it) {
-    if (!(*it)->fits(g, mask)) continue;
+    if (!(*it)->fits(g, mask, half)) continue;
     if ((*it)->settings == current) {
       plans.splice(plans.begin(), plans, it);
       return plans.front();
@@ -126,9 +144,19 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   plan->masked = mask != nullptr;
   if (mask != nullptr) plan->mask.assign(mask, mask + g.out_h() * g.out_w());
   plan->settings = current;
-  plan->algorithm = decide_algorithm(g, *info, mask);
+  plan->half = half;
+  if constexpr (half) {
+    const auto algorithm = decide_half_algorithm(g, *info, mask);
+    plan->widened = !algorithm;
+    plan->algorithm = algorithm.value_or(Algorithm::automatic);
+  } else {
+    plan->algorithm = decide_algorithm(g, *info, mask);
+  }
   const double density = static_cast<double>(info->nonzeros) / static_cast<double>(info->shape.elements());
-  if (plan->algorithm == Algorithm::depthwise) {
+  const int64_t fullest = half && !plan->widened ? fullest_filter(packed, size) : 0;
+  if (plan->widened) {
+    // nothing to prepare
+  } else if (plan->algorithm == Algorithm::depthwise) {
     if (plain == nullptr) {
       auto unpacked = std::make_shared<std::vector<float>>(static_cast<size_t>(g.weight.elements()));
       unpack_weight(packed, size, unpacked->data());
@@ -136,12 +164,16 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
     }
     plan->plain = plain;
   } else if (plan->algorithm == Algorithm::im2col) {
-    plan->columns = im2col_plan(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
-    plan->weight = prepare({im2col_chunk(g, *plan->columns, density), 0, 0, 0, 0}, packed, size, {});
+    plan->columns = im2col_plan<E>(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
+    plan->weight =
+        prepare({limit_chunk<E>(im2col_chunk<E>(g, *plan->columns, density), g.weight, fullest), 0, 0, 0, 0},
+                packed, size, {});
   } else if (plan->algorithm == Algorithm::direct) {
-    plan->columns = direct_plan(g, mask);
-    plan->weight = prepare({direct_chunk(g, *plan->columns, density), 0, 0, 0, 0}, packed, size, {});
-    plan->layout = direct_layout(g, *plan->weight, *plan->columns);
+    plan->columns = direct_plan<E>(g, mask);
+    plan->weight =
+        prepare({limit_chunk<E>(direct_chunk<E>(g, *plan->columns, density), g.weight, fullest), 0, 0, 0, 0},
+                packed, size, {});
+    plan->layout = direct_layout<E>(g, *plan->weight, *plan->columns);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
     const RowRunKernels& kernels = selected_kernels();
@@ -160,15 +192,31 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   return plan;
 }
 
+namespace {
+
+template <class E>
+std::shared_ptr<const LayerPlan> find_plan(const Conv2dGeometry& g, PackedWeight& weight,
+                                           const uint8_t* packed, size_t size, const uint8_t* mask) {
+  auto& impl = weight.impl();
+  std::lock_guard<std::mutex> lock(impl.mutex);
+  return impl.plan<E>(g, packed, size, mask);
+}
+
+template <class E>
+void conv2d_plain(const Conv2dGeometry& g, const float* weight, const uint8_t* mask,
+                  const BasicConv2dOperands<E>& operands, Parallel& parallel) {
+  const auto plan = im2col_plan<E>(g, mask, std::is_same_v<E, float>);
+  const int chunk = limit_chunk<E>(im2col_chunk<E>(g, *plan, 1.0), g.weight,
+                                   g.weight.in_channels_per_group * g.weight.taps());
+  im2col_conv2d(g, *prepare_plain(weight, g.weight, chunk), *plan, operands, parallel);
+}
+
+}  // namespace
+
 void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed, size_t size,
             const uint8_t* mask, const Conv2dOperands& operands, Parallel& parallel) {
   g.validate();
-  std::shared_ptr<const LayerPlan> plan;
-  {
-    auto& impl = weight.impl();
-    std::lock_guard<std::mutex> lock(impl.mutex);
-    plan = impl.plan(g, packed, size, mask);
-  }
+  const auto plan = find_plan<float>(g, weight, packed, size, mask);
   if (plan->algorithm == Algorithm::depthwise)
     depthwise_conv2d(g, plan->plain->data(), mask, operands, parallel);
   else if (plan->algorithm == Algorithm::im2col)
@@ -183,9 +231,32 @@ void conv2d(const Conv2dGeometry& g, const float* weight, const uint8_t* mask, c
             Parallel& parallel) {
   g.validate();
   if (depthwise_applies(g)) return depthwise_conv2d(g, weight, mask, operands, parallel);
-  const auto plan = im2col_plan(g, mask, true);
-  const auto prepared = prepare_plain(weight, g.weight, im2col_chunk(g, *plan, 1.0));
-  im2col_conv2d(g, *prepared, *plan, operands, parallel);
+  conv2d_plain(g, weight, mask, operands, parallel);
+}
+
+void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed, size_t size,
+            const uint8_t* mask, const HalfConv2dOperands& operands, Parallel& parallel) {
+  g.validate();
+  const auto plan =
+      selected_half_kernels() == nullptr ? nullptr : find_plan<Half>(g, weight, packed, size, mask);
+  if (plan == nullptr || plan->widened)
+    widened_conv2d(g, operands, parallel, [&](const Conv2dGeometry& part, const Conv2dOperands& floats) {
+      conv2d(part, weight, packed, size, mask, floats, parallel);
+    });
+  else if (plan->algorithm == Algorithm::im2col)
+    im2col_conv2d(g, *plan->weight, *plan->columns, operands, parallel);
+  else
+    direct_conv2d(g, *plan->weight, *plan->columns, plan->layout, operands, parallel);
+}
+
+void conv2d(const Conv2dGeometry& g, const float* weight, const uint8_t* mask,
+            const HalfConv2dOperands& operands, Parallel& parallel) {
+  g.validate();
+  if (selected_half_kernels() != nullptr && !depthwise_applies(g))
+    return conv2d_plain(g, weight, mask, operands, parallel);
+  widened_conv2d(g, operands, parallel, [&](const Conv2dGeometry& part, const Conv2dOperands& floats) {
+    conv2d(part, weight, mask, floats, parallel);
+  });
 }
 
 }  // namespace semisparse

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/base/half.h"
 #include "core/base/parallel.h"
 #include "core/base/tensor.h"
 #include "core/weights/packed.h"
@@ -37,14 +38,18 @@ struct Conv2dGeometry {
   void validate() const;
 };
 
-struct Conv2dOperands {
-  ConstTensor4 input;               // (N, C, H, W)
-  const float* bias = nullptr;      // OC floats or null
-  const float* fill = nullptr;      // OC floats or null (zeros); only looked at where the mask is false
-  const float* residual = nullptr;  // contiguous (N, OC, OH, OW) or null
-  float* output = nullptr;          // contiguous (N, OC, OH, OW); every element is written
+// E, of input, residual and output: float or Half.
+template <class E>
+struct BasicConv2dOperands {
+  BasicConstTensor4<E> input;   // (N, C, H, W)
+  const float* bias = nullptr;  // OC floats or null
+  const float* fill = nullptr;  // OC floats or null (zeros); only looked at where the mask is false
+  const E* residual = nullptr;  // contiguous (N, OC, OH, OW) or null
+  E* output = nullptr;          // contiguous (N, OC, OH, OW); every element is written
   Activation activation = Activation::none;
 };
+using Conv2dOperands = BasicConv2dOperands<float>;
+using HalfConv2dOperands = BasicConv2dOperands<Half>;
 
 // Weights made ready for this machine's kernels, once, from the portable bytes. Keep one beside each packed
 // tensor that is used again: building it reads and checks every byte. Safe to use from several threads.
@@ -70,6 +75,15 @@ void conv2d(const Conv2dGeometry& geometry, PackedWeight& weight, const uint8_t*
 // The same from plain weights, contiguous (OC, IC/groups, KH, KW), arranged anew at every call.
 void conv2d(const Conv2dGeometry& geometry, const float* weight, const uint8_t* mask,
             const Conv2dOperands& operands, Parallel& parallel);
+
+// Both for float16 tensors: rounded once, at the end. Where the processor has such arithmetic and it is
+// faster than float32 with another algorithm, weights are rounded to half precision too, and products are
+// summed in it, at most some 64 at a time; sums of these, and everything after, are float32. |values| beyond
+// 65504 are infinite.
+void conv2d(const Conv2dGeometry& geometry, PackedWeight& weight, const uint8_t* packed, size_t size,
+            const uint8_t* mask, const HalfConv2dOperands& operands, Parallel& parallel);
+void conv2d(const Conv2dGeometry& geometry, const float* weight, const uint8_t* mask,
+            const HalfConv2dOperands& operands, Parallel& parallel);
 
 // float64 reference of the same formula, plain loops; for tests. `weight` dense.
 void conv2d_reference(const Conv2dGeometry& geometry, const float* weight, const uint8_t* mask,

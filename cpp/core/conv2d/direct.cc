@@ -25,18 +25,19 @@ constexpr int64_t kMostFloats = UINT32_MAX / 4;
 
 // Whether the input is read where it lies: neighbouring pixels and rows side by side, no padding, and offsets
 // that fit.
-bool direct_in_place(const Conv2dGeometry& g, const ConstTensor4& input) {
+template <class E>
+bool direct_in_place(const Conv2dGeometry& g, const BasicConstTensor4<E>& input) {
   const int64_t channel = input.stride[1];
   return g.stride_h * g.stride_w == 1 && reads_in_place(g, input) && channel >= 0 &&
          channel <= (kMostFloats - g.in_h * g.in_w) / g.in_channels();
 }
 
 // Strided images are cut into phases as they are read, so many rows at once as stay in the L2 cache.
-std::vector<Band> cut_bands(const Conv2dGeometry& g, const ColumnPlan& plan) {
+std::vector<Band> cut_bands(const Conv2dGeometry& g, const ColumnPlan& plan, int64_t element_bytes) {
   const Phases phases(g);
   const int64_t panels = static_cast<int64_t>(plan.panels.size());
   if (phases.count == 1) return {{0, panels, {0, phases.rows}}};
-  const int64_t row_bytes = 4 * phases.count * phases.pitch * g.in_channels();
+  const int64_t row_bytes = element_bytes * phases.count * phases.pitch * g.in_channels();
   const int64_t most = static_cast<int64_t>(cpu_info().l2_bytes) * 5 / 8 / row_bytes;
   const int64_t reach = g.dilation_h * (g.weight.kernel_h - 1) / g.stride_h + 1;
   std::vector<Band> bands;
@@ -56,7 +57,7 @@ std::vector<Band> cut_bands(const Conv2dGeometry& g, const ColumnPlan& plan) {
 }
 
 std::vector<uint32_t> row_offsets(const Conv2dGeometry& g, const PreparedWeight& weight, int64_t phase_floats,
-                                  int64_t channel_floats) {
+                                  int64_t channel_floats, int64_t element_bytes) {
   const Phases phases(g);
   const size_t taps = static_cast<size_t>(g.weight.taps());
   std::vector<int64_t> of_tap;
@@ -74,7 +75,8 @@ std::vector<uint32_t> row_offsets(const Conv2dGeometry& g, const PreparedWeight&
       for (int32_t c = chunk.first_channel; c < chunk.first_channel + chunk.channels; ++c)
         for (size_t t = 0; t < taps; ++t)
           of_row.push_back(static_cast<uint32_t>(
-              4 * ((first_channel + group.channels[static_cast<size_t>(c)]) * channel_floats + of_tap[t])));
+              element_bytes *
+              ((first_channel + group.channels[static_cast<size_t>(c)]) * channel_floats + of_tap[t])));
       for (int32_t b = 0; b < group.blocks; ++b) {
         const RunBlock& block = weight.blocks[chunk.first_block + static_cast<size_t>(b)];
         const size_t first = static_cast<size_t>(block.rows - weight.rows.data());
@@ -87,16 +89,17 @@ std::vector<uint32_t> row_offsets(const Conv2dGeometry& g, const PreparedWeight&
 }
 
 // `skipped`: floats of a phase before the image's first row.
-void run_panel(const PanelTask& t, const float* image, int64_t skipped, const uint32_t* offsets,
+template <class E>
+void run_panel(const PanelTask<E>& t, const E* image, int64_t skipped, const uint32_t* offsets,
                int block_begin, int block_end) {
   const Panel& panel = *t.panel;
-  const RowRunKernels& kernels = *t.kernels;
+  const BasicRowRunKernels<E>& kernels = *t.kernels;
   if (panel.vectors == 0) {
     for (int b = block_begin; b < block_end; ++b) store_block(t, b, nullptr, 0);
     return;
   }
   const size_t width = static_cast<size_t>(panel.vectors * kernels.lanes);
-  const float* starts[kMaxVectors];
+  const E* starts[kMaxVectors];
   for (int v = 0; v < panel.vectors; ++v)
     starts[v] = image + (t.plan->vectors[static_cast<size_t>(panel.first_vector + v)].base - skipped);
   run_blocks(
@@ -111,27 +114,30 @@ void run_panel(const PanelTask& t, const float* image, int64_t skipped, const ui
 
 }  // namespace
 
+template <class E>
 bool direct_applies(const Conv2dGeometry& g) {
   // Vectors never reach past the last computable pixel; a smaller image cannot fill one.
   const Phases phases(g);
-  return extent(g) >= selected_kernels().lanes &&
-         phases.count * phases.floats <= kMostFloats / g.in_channels();
+  return extent(g) >= kernels_for<E>().lanes && phases.count * phases.floats <= kMostFloats / g.in_channels();
 }
 
+template <class E>
 std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& g, const uint8_t* mask) {
-  const RowRunKernels& kernels = selected_kernels();
+  const BasicRowRunKernels<E>& kernels = kernels_for<E>();
   return make_direct_plan(static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()),
                           static_cast<int32_t>(Phases(g).pitch), mask,
                           {kernels.lanes, kernels.max_vectors, 0});
 }
 
+template <class E>
 int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density) {
   // A channel's pixels under a panel: in each phase that a tap is in, a line for each row of taps. They fill
   // 5/8 of the L1 cache.
   const int64_t phases_y = std::min(g.stride_h, g.weight.kernel_h),
                 phases_x = std::min(g.stride_w, g.weight.kernel_w);
   const int64_t lines = phases_x * std::max(g.weight.kernel_h, phases_y);
-  const int64_t bytes = 4 * lines * (std::max(plan.widest, 1) * plan.lanes + 16);
+  const int64_t bytes =
+      static_cast<int64_t>(sizeof(E)) * lines * (std::max(plan.widest, 1) * plan.lanes + 16);
   const int64_t in_cache = static_cast<int64_t>(cpu_info().l1_bytes) * 5 / 8 / bytes;
   // Phases spread a channel over more lines: larger chunks lost there.
   const int used_rows = g.stride_h * g.stride_w == 1 ? 64 : 1;
@@ -140,22 +146,24 @@ int direct_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density
       channels, 1, std::min<int64_t>(g.weight.in_channels_per_group, 65535 / g.weight.taps())));
 }
 
+template <class E>
 DirectLayout direct_layout(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan& plan) {
   const Phases phases(g);
   DirectLayout layout;
-  layout.bands = cut_bands(g, plan);
+  layout.bands = cut_bands(g, plan, sizeof(E));
   int64_t rows = 1;
   for (const Band& band : layout.bands) rows = std::max(rows, band.rows.last - band.rows.first);
   layout.phase_floats = rows * phases.pitch;
   layout.channel_floats = phases.count * layout.phase_floats;
-  layout.offsets = row_offsets(g, weight, layout.phase_floats, layout.channel_floats);
+  layout.offsets = row_offsets(g, weight, layout.phase_floats, layout.channel_floats, sizeof(E));
   return layout;
 }
 
+template <class E>
 void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const DirectLayout& layout, const Conv2dOperands& operands, Parallel& parallel) {
-  static thread_local AlignedBuffer copy_buffer;
-  const RowRunKernels& kernels = selected_kernels();
+                   const DirectLayout& layout, const BasicConv2dOperands<E>& operands, Parallel& parallel) {
+  static thread_local BasicAlignedBuffer<E> copy_buffer;
+  const BasicRowRunKernels<E>& kernels = kernels_for<E>();
   const Phases phases(g);
   const int64_t (&s)[4] = operands.input.stride;
   const bool in_place = direct_in_place(g, operands.input);
@@ -163,16 +171,16 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
   const int64_t image_floats = in_place ? s[0] : channel_floats * g.in_channels();
   const int64_t slab = in_place ? g.batch : layout.bands.size() > 1 ? 1 : images_per_slab(g);
   // Vectors may start in the last row of a band and end past it.
-  float* const copy =
+  E* const copy =
       in_place ? nullptr : copy_buffer.reserve(static_cast<size_t>(slab * image_floats + kernels.lanes));
   std::vector<uint32_t> others;  // of an unusual view
   if (channel_floats != layout.channel_floats)
-    others = row_offsets(g, weight, layout.phase_floats, channel_floats);
+    others = row_offsets(g, weight, layout.phase_floats, channel_floats, sizeof(E));
   const uint32_t* const offsets = (others.empty() ? layout.offsets : others).data();
   const int64_t pixels = g.out_h() * g.out_w();
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
-    const float* const base = in_place ? operands.input.data + first * s[0] : copy;
+    const E* const base = in_place ? operands.input.data + first * s[0] : copy;
     for (const Band& band : layout.bands) {
       if (phases.count > 1)
         split_images(g, kernels, operands.input, first, images, band.rows, layout.phase_floats, copy,
@@ -181,21 +189,32 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
         copy_images(g, kernels, operands.input, first, images, copy, parallel);
       share_panels(images, g.weight.groups, band.panels, weight.groups[0].blocks, parallel,
                    [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
-                     const PanelTask t{&g,
-                                       &weight,
-                                       &weight.groups[static_cast<size_t>(group)],
-                                       &plan,
-                                       &plan.panels[static_cast<size_t>(band.first_panel) + panel],
-                                       &kernels,
-                                       &operands,
-                                       first + n,
-                                       group * g.weight.in_channels_per_group,
-                                       pixels};
+                     const PanelTask<E> t{&g,
+                                          &weight,
+                                          &weight.groups[static_cast<size_t>(group)],
+                                          &plan,
+                                          &plan.panels[static_cast<size_t>(band.first_panel) + panel],
+                                          &kernels,
+                                          &operands,
+                                          first + n,
+                                          group * g.weight.in_channels_per_group,
+                                          pixels};
                      run_panel(t, base + n * image_floats, band.rows.first * phases.pitch, offsets,
                                block_begin, block_end);
                    });
     }
   }
 }
+
+#define SEMISPARSE_INSTANTIATE(E)                                                                          \
+  template bool direct_applies<E>(const Conv2dGeometry&);                                                  \
+  template std::shared_ptr<const ColumnPlan> direct_plan<E>(const Conv2dGeometry&, const uint8_t*);        \
+  template int direct_chunk<E>(const Conv2dGeometry&, const ColumnPlan&, double);                          \
+  template DirectLayout direct_layout<E>(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&); \
+  template void direct_conv2d(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&,             \
+                              const DirectLayout&, const BasicConv2dOperands<E>&, Parallel&);
+SEMISPARSE_INSTANTIATE(float)
+SEMISPARSE_INSTANTIATE(Half)
+#undef SEMISPARSE_INSTANTIATE
 
 }  // namespace semisparse

@@ -17,12 +17,16 @@
 
 namespace semisparse {
 
+// Of tensors of E, float or Half.
+template <class E>
 bool direct_applies(const Conv2dGeometry& geometry);
 
 // Vectors of neighbouring pixels that cover all computed columns, in panels; no windows, no tail.
+template <class E>
 std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, const uint8_t* mask);
 
 // Channels in a chunk of the weights. `density`: nonzeros of all weights.
+template <class E>
 int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 
 // Panels that are computed together, and the rows of the phases that they read.
@@ -39,12 +43,14 @@ struct DirectLayout {
   std::vector<uint32_t> offsets;  // for each entry of PreparedWeight::rows: bytes from the first pixel
 };
 
+template <class E>
 DirectLayout direct_layout(const Conv2dGeometry& geometry, const PreparedWeight& weight,
                            const ColumnPlan& plan);
 
 // `weight`: prepared with that chunk. Inputs that are read in place, but whose channels lie otherwise, get
 // offsets of their own at every call.
+template <class E>
 void direct_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const DirectLayout& layout, const Conv2dOperands& operands, Parallel& parallel);
+                   const DirectLayout& layout, const BasicConv2dOperands<E>& operands, Parallel& parallel);
 
 }  // namespace semisparse

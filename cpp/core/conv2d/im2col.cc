@@ -12,43 +12,46 @@
 namespace semisparse {
 namespace {
 
-struct Task : PanelTask {
-  const float* planes;  // padded planes of the image, or null: read in place or staged
+template <class E>
+struct Task : PanelTask<E> {
+  const E* planes;  // padded planes of the image, or null: read in place or staged
 };
 
 // One panel's buffers for one chunk: the packed vectors, then the packed tail.
+template <class E>
 struct PackedChunk {
-  float* vectors = nullptr;
-  float* tail = nullptr;
-  size_t tail_column = 0;  // floats from one column of the tail to the next
+  E* vectors = nullptr;
+  E* tail = nullptr;
+  size_t tail_column = 0;  // elements from one column of the tail to the next
 };
 
-PackedChunk pack_chunk(const Task& t, const Panel& panel, const PreparedWeight::Chunk& chunk) {
-  static thread_local AlignedBuffer buffer;
-  static thread_local std::vector<const float*> channels;
+template <class E>
+PackedChunk<E> pack_chunk(const Task<E>& t, const Panel& panel, const PreparedWeight::Chunk& chunk) {
+  static thread_local BasicAlignedBuffer<E> buffer;
+  static thread_local std::vector<const E*> channels;
   const Conv2dGeometry& g = *t.geometry;
   const size_t rows = static_cast<size_t>(chunk.channels) * static_cast<size_t>(g.weight.taps());
   const size_t lanes = static_cast<size_t>(t.kernels->lanes);
-  const size_t vector_floats = rows * static_cast<size_t>(panel.vectors) * lanes;
-  PackedChunk packed;
+  const size_t vector_size = rows * static_cast<size_t>(panel.vectors) * lanes;
+  PackedChunk<E> packed;
   packed.tail_column =
       (rows * kBlockFilters + lanes - 1) / lanes * lanes;  // vectors do not straddle cache lines
-  const size_t tail_floats = static_cast<size_t>(panel.tail) * packed.tail_column;
+  const size_t tail_size = static_cast<size_t>(panel.tail) * packed.tail_column;
 
   const RowRange staged = panel_rows(g, panel);
   const int64_t plane = t.planes != nullptr ? padded_plane(g) : (staged.last - staged.first) * padded_w(g);
-  const size_t staged_floats =
+  const size_t staged_size =
       t.planes != nullptr ? 0 : static_cast<size_t>(chunk.channels * plane + t.plan->read_ahead);
-  packed.vectors = buffer.reserve(vector_floats + tail_floats + staged_floats);
-  packed.tail = packed.vectors + vector_floats;
-  float* const stage = packed.tail + tail_floats;
+  packed.vectors = buffer.reserve(vector_size + tail_size + staged_size);
+  packed.tail = packed.vectors + vector_size;
+  E* const stage = packed.tail + tail_size;
   channels.resize(static_cast<size_t>(chunk.channels));
   for (int32_t c = 0; c < chunk.channels; ++c) {
     const int64_t channel = t.first_channel + t.group->channels[static_cast<size_t>(chunk.first_channel + c)];
-    const float*& start = channels[static_cast<size_t>(c)];
+    const E*& start = channels[static_cast<size_t>(c)];
     if (t.planes != nullptr) {
       start = t.planes + channel * plane;
-    } else if (const float* plane_start =
+    } else if (const E* plane_start =
                    plane_in_place(g, t.operands->input, t.n, channel, t.plan->read_ahead)) {
       start = plane_start;
     } else {
@@ -68,9 +71,10 @@ PackedChunk pack_chunk(const Task& t, const Panel& panel, const PreparedWeight::
   return packed;
 }
 
-void run_panel(const Task& t, int block_begin, int block_end) {
+template <class E>
+void run_panel(const Task<E>& t, int block_begin, int block_end) {
   const Panel& panel = *t.panel;
-  const RowRunKernels& kernels = *t.kernels;
+  const BasicRowRunKernels<E>& kernels = *t.kernels;
   if (panel.vectors == 0) {
     for (int b = block_begin; b < block_end; ++b) store_block(t, b, nullptr, 0);
     return;
@@ -81,9 +85,9 @@ void run_panel(const Task& t, int block_begin, int block_end) {
   run_blocks(
       t, block_begin, block_end, kBlockFilters * width + static_cast<size_t>(panel.tail) * lanes,
       [&](const PreparedWeight::Chunk* chunk) {
-        return chunk != nullptr ? pack_chunk(t, panel, *chunk) : PackedChunk{};
+        return chunk != nullptr ? pack_chunk(t, panel, *chunk) : PackedChunk<E>{};
       },
-      [&](const PackedChunk& packed, const RunBlock& runs, const float* init, float* acc) {
+      [&](const PackedChunk<E>& packed, const RunBlock& runs, const float* init, float* acc) {
         kernels.gemm(panel.vectors, packed.vectors, runs, init, acc, width);
         if (panel.tail > 0)
           kernels.gemm_tail(panel.tail, packed.tail, packed.tail_column, runs, init,
@@ -98,15 +102,17 @@ void run_panel(const Task& t, int block_begin, int block_end) {
 
 }  // namespace
 
+template <class E>
 int im2col_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density) {
-  const int64_t in_cache = panel_rows_in_cache(plan) / g.weight.taps();
+  const int64_t in_cache = panel_rows_in_cache(plan, sizeof(E)) / g.weight.taps();
   const int64_t channels = std::clamp<int64_t>(std::max(in_cache, used_rows_channels(g, 28, density)), 1,
                                                g.weight.in_channels_per_group);
   return static_cast<int>(std::min(channels, 65535 / g.weight.taps()));
 }
 
+template <class E>
 std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& g, const uint8_t* mask, bool dense) {
-  const RowRunKernels& kernels = selected_kernels();
+  const BasicRowRunKernels<E>& kernels = kernels_for<E>();
   ColumnGeometry c;
   c.out_h = static_cast<int32_t>(g.out_h());
   c.out_w = static_cast<int32_t>(g.out_w());
@@ -117,14 +123,15 @@ std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& g, const uin
   return cached_column_plan(c, mask, {kernels.lanes, kernels.max_vectors, dense ? kernels.max_tail : 0});
 }
 
+template <class E>
 void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const Conv2dOperands& operands, Parallel& parallel) {
-  const RowRunKernels& kernels = selected_kernels();
-  static thread_local AlignedBuffer padded_buffer;
+                   const BasicConv2dOperands<E>& operands, Parallel& parallel) {
+  const BasicRowRunKernels<E>& kernels = kernels_for<E>();
+  static thread_local BasicAlignedBuffer<E> padded_buffer;
   const int64_t plane = padded_plane(g), channels = g.in_channels(), image = plane * channels;
   const bool copied = !reads_in_place(g, operands.input) && !stage_rows(g, plan);
   const int64_t slab = copied ? images_per_slab(g) : g.batch;
-  float* const padded =
+  E* const padded =
       !copied
           ? nullptr
           : padded_buffer.reserve(static_cast<size_t>(slab * image) + static_cast<size_t>(plan.read_ahead));
@@ -134,7 +141,7 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
     if (copied) copy_images(g, kernels, operands.input, first, images, padded, parallel);
     share_panels(images, g.weight.groups, static_cast<int64_t>(plan.panels.size()), weight.groups[0].blocks,
                  parallel, [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
-                   const Task t{
+                   const Task<E> t{
                        {&g, &weight, &weight.groups[static_cast<size_t>(group)], &plan, &plan.panels[panel],
                         &kernels, &operands, first + n, group * g.weight.in_channels_per_group, pixels},
                        copied ? padded + n * image : nullptr};
@@ -142,5 +149,14 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                  });
   }
 }
+
+#define SEMISPARSE_INSTANTIATE(E)                                                                         \
+  template std::shared_ptr<const ColumnPlan> im2col_plan<E>(const Conv2dGeometry&, const uint8_t*, bool); \
+  template int im2col_chunk<E>(const Conv2dGeometry&, const ColumnPlan&, double);                         \
+  template void im2col_conv2d(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&,            \
+                              const BasicConv2dOperands<E>&, Parallel&);
+SEMISPARSE_INSTANTIATE(float)
+SEMISPARSE_INSTANTIATE(Half)
+#undef SEMISPARSE_INSTANTIATE
 
 }  // namespace semisparse

@@ -11,16 +11,19 @@
 
 namespace semisparse {
 
-// `dense`: hardly a weight is zero. A few columns past full vectors then become a tail, whose kernel is fast
-// for runs of all four filters only.
+// Of tensors of E, float or Half. `dense`: hardly a weight is zero. A few columns past full vectors then
+// become a tail, whose kernel is fast for runs of all four filters only.
+template <class E>
 std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& geometry, const uint8_t* mask,
                                               bool dense);
 
 // Channels in a chunk of the weights. `density`: nonzeros of all weights.
+template <class E>
 int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 
 // `weight`: prepared with that chunk.
+template <class E>
 void im2col_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,
-                   const Conv2dOperands& operands, Parallel& parallel);
+                   const BasicConv2dOperands<E>& operands, Parallel& parallel);
 
 }  // namespace semisparse

@@ -10,13 +10,13 @@ namespace {
 // the input is fetched once.
 constexpr int64_t kChannelBlock = 8;
 
-void copy_strided(const Conv2dGeometry& g, const float* in, const int64_t (&s)[4], int64_t channels,
-                  float* out) {
+template <class E>
+void copy_strided(const Conv2dGeometry& g, const E* in, const int64_t (&s)[4], int64_t channels, E* out) {
   const int64_t w = padded_w(g), plane = padded_plane(g);
-  std::fill(out, out + channels * plane, 0.0f);
+  std::fill(out, out + channels * plane, E{});
   for (int64_t y = 0; y < g.in_h; ++y) {
-    const float* from = in + y * s[2];
-    float* to = out + (y + g.pad_h) * w + g.pad_w;
+    const E* from = in + y * s[2];
+    E* to = out + (y + g.pad_h) * w + g.pad_w;
     for (int64_t x = 0; x < g.in_w; ++x)
       for (int64_t c = 0; c < channels; ++c) to[c * plane + x] = from[c * s[1] + x * s[3]];
   }
@@ -24,13 +24,15 @@ void copy_strided(const Conv2dGeometry& g, const float* in, const int64_t (&s)[4
 
 }  // namespace
 
-bool reads_in_place(const Conv2dGeometry& g, const ConstTensor4& input) {
+template <class E>
+bool reads_in_place(const Conv2dGeometry& g, const BasicConstTensor4<E>& input) {
   const int64_t (&s)[4] = input.stride;
   return g.pad_h == 0 && g.pad_w == 0 && (s[3] == 1 || g.in_w == 1) && (s[2] == g.in_w || g.in_h == 1);
 }
 
-const float* plane_in_place(const Conv2dGeometry& g, const ConstTensor4& input, int64_t n, int64_t channel,
-                            int64_t read_ahead) {
+template <class E>
+const E* plane_in_place(const Conv2dGeometry& g, const BasicConstTensor4<E>& input, int64_t n,
+                        int64_t channel, int64_t read_ahead) {
   if (!reads_in_place(g, input)) return nullptr;
   const int64_t (&s)[4] = input.stride;
   const int64_t start = n * s[0] + channel * s[1], plane = g.in_h * g.in_w;
@@ -51,15 +53,17 @@ bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan) {
   return rows <= kMostCopies * padded_h(g);
 }
 
-void copy_rows(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,
-               int64_t channel, const RowRange& rows, float* out) {
+template <class E>
+void copy_rows(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+               const BasicConstTensor4<E>& input, int64_t n, int64_t channel, const RowRange& rows, E* out) {
   const int64_t (&s)[4] = input.stride;
   kernels.pad({input.data + n * s[0] + channel * s[1], g.in_h, g.in_w, s[2], s[3], g.pad_h, g.pad_w,
                rows.first, rows.last, out});
 }
 
-void copy_padded(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,
-                 int64_t first, int64_t count, float* out) {
+template <class E>
+void copy_padded(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+                 const BasicConstTensor4<E>& input, int64_t n, int64_t first, int64_t count, E* out) {
   const int64_t plane = padded_plane(g);
   const int64_t (&s)[4] = input.stride;
   if (s[3] == 1 || g.in_w == 1) {
@@ -67,7 +71,7 @@ void copy_padded(const Conv2dGeometry& g, const RowRunKernels& kernels, const Co
       copy_rows(g, kernels, input, n, first + c, {0, padded_h(g)}, out + c * plane);
     return;
   }
-  const float* image = input.data + n * s[0] + first * s[1];
+  const E* image = input.data + n * s[0] + first * s[1];
   for (int64_t c = 0; c < count; c += kChannelBlock)
     copy_strided(g, image + c * s[1], s, std::min(kChannelBlock, count - c), out + c * plane);
 }
@@ -77,8 +81,10 @@ int64_t images_per_slab(const Conv2dGeometry& g) {
   return std::clamp<int64_t>((int64_t{8} << 20) / image_bytes, 1, std::max<int64_t>(g.batch, 1));
 }
 
-void copy_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
-                 int64_t first, int64_t count, float* out, Parallel& parallel) {
+template <class E>
+void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+                 const BasicConstTensor4<E>& input, int64_t first, int64_t count, E* out,
+                 Parallel& parallel) {
   const int64_t plane = padded_plane(g), channels = g.in_channels();
   // Enough work in a task to be worth handing out.
   const int64_t together = std::max<int64_t>(1, 65536 / plane), copies = (channels + together - 1) / together;
@@ -88,5 +94,19 @@ void copy_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const Co
                 out + (n * channels + c) * plane);
   });
 }
+
+#define SEMISPARSE_INSTANTIATE(E)                                                                           \
+  template bool reads_in_place(const Conv2dGeometry&, const BasicConstTensor4<E>&);                         \
+  template const E* plane_in_place(const Conv2dGeometry&, const BasicConstTensor4<E>&, int64_t, int64_t,    \
+                                   int64_t);                                                                \
+  template void copy_rows(const Conv2dGeometry&, const BasicRowRunKernels<E>&, const BasicConstTensor4<E>&, \
+                          int64_t, int64_t, const RowRange&, E*);                                           \
+  template void copy_padded(const Conv2dGeometry&, const BasicRowRunKernels<E>&,                            \
+                            const BasicConstTensor4<E>&, int64_t, int64_t, int64_t, E*);                    \
+  template void copy_images(const Conv2dGeometry&, const BasicRowRunKernels<E>&,                            \
+                            const BasicConstTensor4<E>&, int64_t, int64_t, E*, Parallel&);
+SEMISPARSE_INSTANTIATE(float)
+SEMISPARSE_INSTANTIATE(Half)
+#undef SEMISPARSE_INSTANTIATE
 
 }  // namespace semisparse

@@ -35,29 +35,34 @@ inline RowRange panel_rows(const Conv2dGeometry& g, const Panel& panel) {
 }
 
 // Whether planes are read in place, but perhaps for the last few.
-bool reads_in_place(const Conv2dGeometry& g, const ConstTensor4& input);
+template <class E>
+bool reads_in_place(const Conv2dGeometry& g, const BasicConstTensor4<E>& input);
 
 // Start of a channel's plane in the input itself, or null if it cannot be read there: see above, or the plane
 // lies so near the end of the tensor that packing, which may read `read_ahead` elements more, would leave it.
-const float* plane_in_place(const Conv2dGeometry& g, const ConstTensor4& input, int64_t n, int64_t channel,
-                            int64_t read_ahead);
+template <class E>
+const E* plane_in_place(const Conv2dGeometry& g, const BasicConstTensor4<E>& input, int64_t n,
+                        int64_t channel, int64_t read_ahead);
 
 // Whether staging copies little enough to be better than one copy of the image.
 bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan);
 
 // Copies rows of one channel of image n, any strides.
-void copy_rows(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,
-               int64_t channel, const RowRange& rows, float* out);
+template <class E>
+void copy_rows(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+               const BasicConstTensor4<E>& input, int64_t n, int64_t channel, const RowRange& rows, E* out);
 
 // Copies channels [first, first + count) of image n, any strides, to `out`, padded_plane() elements each.
-void copy_padded(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input, int64_t n,
-                 int64_t first, int64_t count, float* out);
+template <class E>
+void copy_padded(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+                 const BasicConstTensor4<E>& input, int64_t n, int64_t first, int64_t count, E* out);
 
 // Images whose padded copies are made and used together: 8 MiB of them, at least one.
 int64_t images_per_slab(const Conv2dGeometry& g);
 
 // Padded copies of images [first, first + count), all channels, one after the other.
-void copy_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
-                 int64_t first, int64_t count, float* out, Parallel& parallel);
+template <class E>
+void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+                 const BasicConstTensor4<E>& input, int64_t first, int64_t count, E* out, Parallel& parallel);
 
 }  // namespace semisparse

@@ -14,14 +14,15 @@
 namespace semisparse {
 
 // One image, one group.
+template <class E>
 struct PanelTask {
   const Conv2dGeometry* geometry;
   const PreparedWeight* weight;
   const PreparedWeight::Group* group;
   const ColumnPlan* plan;
   const Panel* panel;
-  const RowRunKernels* kernels;
-  const Conv2dOperands* operands;
+  const BasicRowRunKernels<E>* kernels;
+  const BasicConv2dOperands<E>* operands;
   int64_t n;
   int64_t first_channel;  // of the group
   int64_t pixels;         // of an output plane
@@ -41,16 +42,18 @@ inline int64_t used_rows_channels(const Conv2dGeometry& g, int rows, double dens
 }
 
 // Bias of a block's four filters, 0 past the last.
-inline void load_bias(const PanelTask& t, int block, float* bias) {
+template <class E>
+void load_bias(const PanelTask<E>& t, int block, float* bias) {
   for (int f = 0; f < kBlockFilters; ++f) {
     const int64_t filter = t.filter(block, f);
     bias[f] = t.operands->bias != nullptr && filter >= 0 ? t.operands->bias[filter] : 0.0f;
   }
 }
 
-inline void store_block(const PanelTask& t, int block, const float* sums, size_t width) {
+template <class E>
+void store_block(const PanelTask<E>& t, int block, const float* sums, size_t width) {
   const int64_t channels = t.geometry->out_channels();
-  StoreArgs store;
+  StoreArgs<E> store;
   store.acc = sums;
   store.acc_stride = width;
   store.plan = t.plan;
@@ -73,8 +76,8 @@ inline void store_block(const PanelTask& t, int block, const float* sums, size_t
 // group has no weight at all); multiply(rows, runs, init, sums) adds a block's products to `block_sums`
 // floats, starting from `init` (4 values) or, if that is null, from what they hold; finish(block, sums)
 // follows a block's last products at once, so that its stores drain behind the next block's arithmetic.
-template <class Read, class Multiply, class Finish>
-void run_blocks(const PanelTask& t, int begin, int end, size_t block_sums, Read read, Multiply multiply,
+template <class E, class Read, class Multiply, class Finish>
+void run_blocks(const PanelTask<E>& t, int begin, int end, size_t block_sums, Read read, Multiply multiply,
                 Finish finish) {
   static thread_local AlignedBuffer sum_buffer;
   static thread_local std::vector<char> started;

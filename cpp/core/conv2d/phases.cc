@@ -14,22 +14,23 @@ Phases::Phases(const Conv2dGeometry& g)
       floats(rows * pitch),
       count(g.stride_h * g.stride_w) {}
 
-void split_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
-                  int64_t first, int64_t count, const RowRange& rows, int64_t phase_floats, float* out,
-                  Parallel& parallel) {
+template <class E>
+void split_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+                  const BasicConstTensor4<E>& input, int64_t first, int64_t count, const RowRange& rows,
+                  int64_t phase_floats, E* out, Parallel& parallel) {
   const Phases phases(g);
   const int64_t channels = g.in_channels(), channel_floats = phases.count * phase_floats;
   const int64_t together = std::max<int64_t>(1, 65536 / channel_floats),
                 parts = (channels + together - 1) / together;
   parallel.run(count * parts, [&](int64_t task) {
-    static thread_local AlignedBuffer line;
+    static thread_local BasicAlignedBuffer<E> line;
     const int64_t (&s)[4] = input.stride;
     const int64_t n = task / parts, begin = task % parts * together;
     // Rows of padding that lie before the first row.
     const int64_t pad_h = g.pad_h - rows.first * g.stride_h;
-    SplitArgs a{nullptr,      g.in_h,       g.in_w,     s[2],       s[3],
-                pad_h,        g.pad_w,      g.stride_h, g.stride_w, rows.last - rows.first,
-                phases.pitch, phase_floats, nullptr,    nullptr};
+    SplitArgs<E> a{nullptr,      g.in_h,       g.in_w,     s[2],       s[3],
+                   pad_h,        g.pad_w,      g.stride_h, g.stride_w, rows.last - rows.first,
+                   phases.pitch, phase_floats, nullptr,    nullptr};
     a.line = line.reserve(static_cast<size_t>(phases.pitch * g.stride_w + 2 * kernels.lanes));
     for (int64_t c = begin; c < std::min(begin + together, channels); ++c) {
       a.in = input.data + (first + n) * s[0] + c * s[1];
@@ -38,5 +39,10 @@ void split_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const C
     }
   });
 }
+
+template void split_images(const Conv2dGeometry&, const RowRunKernels&, const ConstTensor4&, int64_t, int64_t,
+                           const RowRange&, int64_t, float*, Parallel&);
+template void split_images(const Conv2dGeometry&, const HalfKernels&, const BasicConstTensor4<Half>&, int64_t,
+                           int64_t, const RowRange&, int64_t, Half*, Parallel&);
 
 }  // namespace semisparse

@@ -20,8 +20,9 @@ struct Phases {
 
 // Rows [rows.first, rows.last) of every phase of images [first, first + count), all channels, any strides:
 // phase by phase, channel by channel, image by image, `phase_floats` for each phase.
-void split_images(const Conv2dGeometry& g, const RowRunKernels& kernels, const ConstTensor4& input,
-                  int64_t first, int64_t count, const RowRange& rows, int64_t phase_floats, float* out,
-                  Parallel& parallel);
+template <class E>
+void split_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+                  const BasicConstTensor4<E>& input, int64_t first, int64_t count, const RowRange& rows,
+                  int64_t phase_floats, E* out, Parallel& parallel);
 
 }  // namespace semisparse

@@ -9,6 +9,7 @@
 #include "core/conv2d/algorithm.h"
 #include "core/conv2d/conv2d.h"
 #include "core/cpu/cpu.h"
+#include "core/row_run/row_run.h"
 #include "core/testing/random.h"
 #include "core/winograd/winograd.h"
 
@@ -118,6 +119,26 @@ void check_close(const std::vector<float>& got, const std::vector<float>& want, 
   CHECK(worst <= (winograd ? 4 : 1) * (1e-5 + 4e-7 * std::sqrt(static_cast<double>(rows))) * scale);
 }
 
+// Rounds to half precision in place; also returns the halves.
+std::vector<Half> rounded(std::vector<float>* values) {
+  std::vector<Half> halves;
+  for (float& x : *values) {
+    halves.push_back(to_half(x));
+    x = to_float(halves.back());
+  }
+  return halves;
+}
+
+std::vector<float> floats(const std::vector<Half>& halves) {
+  std::vector<float> values;
+  for (const Half h : halves) values.push_back(to_float(h));
+  return values;
+}
+
+// Of the largest output before the activation. Rounding the result alone is 2^-12 of it; sums of some 64
+// products in half precision are the rest.
+constexpr double kHalfError = 4e-3;
+
 // Sets the algorithm of all layers while it lives.
 struct Forced {
   Algorithm before;
@@ -195,6 +216,89 @@ TEST_CASE("a strided image larger than the L2 cache is cut into phases band by b
     o.output = threaded.data();
     conv2d(g, prepared, packed.data(), packed.size(), mask, o, four);
     CHECK(got == threaded);
+  }
+}
+
+TEST_CASE(
+    "conv2d of half precision equals the float64 reference of the same rounded operands, for every thread "
+    "count") {
+  ThreadPool one(1), three(3);
+  Random r(17);
+  double worst = 0;
+  for (int i = 0; i < 1000; ++i) {
+    auto p = draw(r);
+    const Algorithm algorithm = r.one_of({Algorithm::automatic, Algorithm::im2col, Algorithm::direct,
+                                          Algorithm::direct, Algorithm::winograd4});
+    const Forced forced(algorithm);
+    CAPTURE(i);
+    CAPTURE(std::string(algorithm_name(algorithm)));
+    CAPTURE(describe(p->g));
+    const auto input = rounded(&p->input), residual = rounded(&p->residual);
+    rounded(&p->weight);
+    std::vector<float> want = poisoned(p->outputs());
+    p->operands.output = want.data();
+    const Activation activation = p->operands.activation;
+    p->operands.activation = Activation::none;
+    conv2d_reference(p->g, p->weight.data(), p->mask_or_null(), p->operands);
+    double scale = 1;
+    for (const float y : want) scale = std::max(scale, static_cast<double>(std::abs(y)));
+    p->operands.activation = activation;
+    conv2d_reference(p->g, p->weight.data(), p->mask_or_null(), p->operands);
+
+    HalfConv2dOperands o;
+    o.input.data = input.data();
+    std::copy_n(p->operands.input.stride, 4, o.input.stride);
+    o.bias = p->operands.bias;
+    o.fill = p->operands.fill;
+    o.residual = p->operands.residual != nullptr ? residual.data() : nullptr;
+    o.activation = p->operands.activation;
+    const auto packed = pack_weight(p->weight.data(), p->g.weight);
+    PackedWeight weight;
+    const std::vector<Half> nothing(want.size(), Half{0x7e00});
+    const auto run = [&](Parallel& parallel, bool plain) {
+      std::vector<Half> out = nothing;
+      o.output = out.data();
+      if (plain)
+        conv2d(p->g, p->weight.data(), p->mask_or_null(), o, parallel);
+      else
+        conv2d(p->g, weight, packed.data(), packed.size(), p->mask_or_null(), o, parallel);
+      return floats(out);
+    };
+    const auto check_half = [&](const std::vector<float>& got) {
+      for (size_t k = 0; k < want.size(); ++k) {
+        const double error = std::isnan(got[k]) ? 1e9 : std::abs(got[k] - want[k]) / scale;
+        worst = std::max(worst, error);
+        CHECK(error <= kHalfError);
+      }
+    };
+    const auto first = run(one, false);
+    check_half(first);
+    CHECK(first == run(three, false));  // bit for bit
+    check_half(run(three, true));
+  }
+  const HalfKernels* const kernels = selected_half_kernels();
+  const std::string name = kernels != nullptr ? kernels->name : "float32 arithmetic";
+  MESSAGE(name, ": largest error, relative to the largest output: ", worst);
+}
+
+TEST_CASE("in half precision, too, a zero weight never meets its input, and NaN reaches the output") {
+  Serial serial;
+  for (const Algorithm algorithm : {Algorithm::im2col, Algorithm::direct}) {
+    const Forced forced(algorithm);
+    Conv2dGeometry g;
+    g.in_h = g.in_w = 5;
+    g.weight = {3, 2, 1, 1, 1};
+    const std::vector<float> weight = {1, 0, 2, 0, 3, 4};
+    std::vector<Half> input(50, to_half(1.0f)), out(75);
+    std::fill(input.begin() + 25, input.end(), to_half(NAN));
+    HalfConv2dOperands o;
+    o.input = {input.data(), {50, 25, 5, 1}};
+    o.output = out.data();
+    const auto packed = pack_weight(weight.data(), g.weight);
+    PackedWeight prepared;
+    conv2d(g, prepared, packed.data(), packed.size(), nullptr, o, serial);
+    for (size_t i = 0; i < 50; ++i) CHECK(to_float(out[i]) == static_cast<float>(i / 25 + 1));
+    for (size_t i = 50; i < 75; ++i) CHECK(std::isnan(to_float(out[i])));
   }
 }
 

@@ -13,6 +13,7 @@ bool isa_supported(const std::string& isa) {
   if (isa == "avx512")
     return cpu_has("avx512f") && cpu_has("avx512vl") && cpu_has("avx512bw") && cpu_has("avx512dq");
   if (isa == "neon") return cpu_has("neon");
+  if (isa == "neon_fp16") return cpu_has("neon") && cpu_has("fp16");
   return isa == "scalar";
 }
 

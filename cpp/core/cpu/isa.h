@@ -7,7 +7,7 @@
 
 namespace semisparse {
 
-// Whether this machine runs what sources.txt compiles for `isa`: scalar, avx2, avx512 or neon.
+// Whether this machine runs what sources.txt compiles for `isa`: scalar, avx2, avx512, neon or neon_fp16.
 bool isa_supported(const std::string& isa);
 
 // Index of the first of `available` (names, best first) that this machine supports, or of the one named by

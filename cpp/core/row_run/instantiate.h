@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes one instruction set's RowRunKernels out of its Vec. Included once by each <isa>.cc.
+// Makes one instruction set's RowRunKernels, or HalfKernels, out of its Vec. Included once by each <isa>.cc.
 #pragma once
 
 #include "core/row_run/micro_kernel.h"
@@ -28,4 +28,24 @@
                                         TailKernel<isa_::Vec>::gemm,        \
                                         TailKernel<isa_::Vec>::finish,      \
                                         store_panel<isa_::Vec>};            \
+  }
+
+#define SEMISPARSE_ROW_RUN_HALF(isa_, tile_)                               \
+  namespace semisparse {                                                   \
+  static_assert(isa_::Vec::max_vectors <= kMaxVectors, "see kMaxVectors"); \
+  extern const HalfKernels row_run_##isa_;                                 \
+  const HalfKernels row_run_##isa_ = {#isa_,                               \
+                                      "row_run_f16_" tile_ "_" #isa_,      \
+                                      isa_::Vec::lanes,                    \
+                                      isa_::Vec::max_vectors,              \
+                                      0,                                   \
+                                      gemm<isa_::Vec>,                     \
+                                      gemm_direct<isa_::Vec>,              \
+                                      pad_plane<isa_::Vec>,                \
+                                      split_plane<isa_::Vec>,              \
+                                      pack_panel<isa_::Vec>,               \
+                                      nullptr,                             \
+                                      nullptr,                             \
+                                      nullptr,                             \
+                                      store_panel<isa_::Vec>};             \
   }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/row_run/ordered_runs.h"
 #include "core/row_run/row_run.h"
@@ -16,11 +17,11 @@ struct PackedRows {
   using Number = uint16_t;  // of the panel row
   using Place = const char*;
   static constexpr bool packed = true, one_start = true;
-  static constexpr size_t row_bytes = sizeof(float) * V * S::lanes;
+  static constexpr size_t row_bytes = sizeof(typename S::Elem) * V * S::lanes;
   const char* panel;
   SEMISPARSE_INLINE Place row(Number number) const { return S::row_start(panel, number, row_bytes); }
   SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
-    return S::load(reinterpret_cast<const float*>(row) + v * S::lanes);
+    return S::load(reinterpret_cast<const typename S::Elem*>(row) + v * S::lanes);
   }
 };
 
@@ -33,7 +34,7 @@ struct DirectRows {
   const char* starts[V];
   SEMISPARSE_INLINE Place row(Number number) const { return number; }
   SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
-    return S::loadu(reinterpret_cast<const float*>(starts[v] + row));
+    return S::loadu(reinterpret_cast<const typename S::Elem*>(starts[v] + row));
   }
 };
 
@@ -46,7 +47,7 @@ struct SideBySideRows {
   const char* start;
   SEMISPARSE_INLINE Place row(Number number) const { return start + number; }
   SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
-    return S::loadu(reinterpret_cast<const float*>(row) + v * S::lanes);
+    return S::loadu(reinterpret_cast<const typename S::Elem*>(row) + v * S::lanes);
   }
 };
 
@@ -112,12 +113,16 @@ struct MicroKernel {
   }
 
   // Weights are read once per panel, from L3 or memory in deep layers, where the hardware prefetcher of x86
-  // is late. How far ahead was measured on 512 -> 512 channels at 7x7 and 256 -> 256 at 14x14, where panels are
-  // one to three vectors wide: 2 to 16 KiB, 6 are best (Winograd 5 to 12% faster than with 2). On ARM it would
-  // cost an instruction a row, unmeasured.
+  // is late. How far ahead was measured on 512 -> 512 channels at 7x7 and 256 -> 256 at 14x14, where panels
+  // are one to three vectors wide: 2 to 16 KiB, 6 are best (Winograd 5 to 12% faster than with 2). On ARM it
+  // would cost an instruction a row, unmeasured.
   static SEMISPARSE_INLINE void prefetch(const float* weights) {
     if constexpr (S::rows_per_step > 1) __builtin_prefetch(weights + 1536);
   }
+
+  // Sums of one chunk in half precision are exact enough, those of all are not: they are added up in floats.
+  using Float = typename S::Float;
+  static constexpr bool apart = !std::is_same_v<Float, S>;
 
   // `source` by reference, and copied: by value, its copy on the stack would be read with other widths than
   // it was written with, and a load that no store can be forwarded to waits for all stores before it.
@@ -125,7 +130,10 @@ struct MicroKernel {
                                               const float* init, float* sums, size_t stride) {
     const Rows from = source;
     Sums acc;
-    if (init != nullptr) {
+    if constexpr (apart) {
+      SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) SEMISPARSE_UNROLL for (int v = 0; v < V; ++v)
+          acc[f][v] = S::set1(0.0f);
+    } else if (init != nullptr) {
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) {
         const Reg value = S::set1(init[f]);
         SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) acc[f][v] = value;
@@ -158,13 +166,21 @@ struct MicroKernel {
     }
     SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f, sums += stride) {
       asm("" : "+r"(sums));
-      SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) S::store(sums + v * S::lanes, acc[f][v]);
+      SEMISPARSE_UNROLL for (int v = 0; v < V; ++v) {
+        float* const to = sums + v * S::lanes;
+        if constexpr (apart) {
+          const auto before = init != nullptr ? Float::set1(init[f]) : Float::loadu(to);
+          Float::storeu(to, Float::add(before, S::widen(acc[f][v])));
+        } else {
+          S::store(to, acc[f][v]);
+        }
+      }
     }
   }
 };
 
 template <class S, int V = S::max_vectors>
-void gemm(int vectors, const float* panel, const RunBlock& block, const float* init, float* acc,
+void gemm(int vectors, const typename S::Elem* panel, const RunBlock& block, const float* init, float* acc,
           size_t acc_stride) {
   if (vectors == V)
     return MicroKernel<S, V, PackedRows<S, V>>::block({reinterpret_cast<const char*>(panel)}, block.rows,
@@ -173,8 +189,8 @@ void gemm(int vectors, const float* panel, const RunBlock& block, const float* i
 }
 
 template <class S, int V = S::max_vectors>
-void gemm_direct(int vectors, const float* const* starts, const uint32_t* offsets, const RunBlock& block,
-                 const float* init, float* acc, size_t acc_stride) {
+void gemm_direct(int vectors, const typename S::Elem* const* starts, const uint32_t* offsets,
+                 const RunBlock& block, const float* init, float* acc, size_t acc_stride) {
   if (vectors == V) {
     if constexpr (S::in_program_order && V > 1) {
       bool side_by_side = true;

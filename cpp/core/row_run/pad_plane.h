@@ -9,24 +9,25 @@
 namespace semisparse {
 
 template <class S>
-void pad_plane(const PadArgs& args) {
-  const PadArgs a = args;  // a copy that no store of pixels can change
+void pad_plane(const PadArgs<typename S::Elem>& args) {
+  using Elem = typename S::Elem;
+  const PadArgs<Elem> a = args;  // a copy that no store of pixels can change
   const int64_t pitch = a.width + 2 * a.pad_w, whole = a.width / S::lanes * S::lanes;
   const int rest = static_cast<int>(a.width - whole);
-  const auto clear = [](float* p, int64_t count) {
+  const auto clear = [](Elem* p, int64_t count) {
     for (; count >= S::lanes; p += S::lanes, count -= S::lanes) S::storeu(p, S::set1(0.0f));
-    for (; count > 0; --count) *p++ = 0.0f;
+    for (; count > 0; --count) *p++ = Elem{};
   };
-  float* to = a.out;
+  Elem* to = a.out;
   for (int64_t row = a.first_row; row < a.last_row; ++row, to += pitch) {
     const int64_t y = row - a.pad_h;
     if (y < 0 || y >= a.height) {
       clear(to, pitch);
       continue;
     }
-    for (int64_t x = 0; x < a.pad_w; ++x) to[x] = to[pitch - 1 - x] = 0.0f;
-    const float* from = a.in + y * a.stride_h;
-    float* pixels = to + a.pad_w;
+    for (int64_t x = 0; x < a.pad_w; ++x) to[x] = to[pitch - 1 - x] = Elem{};
+    const Elem* from = a.in + y * a.stride_h;
+    Elem* pixels = to + a.pad_w;
     if (a.stride_w != 1) {
       for (int64_t x = 0; x < a.width; ++x) pixels[x] = from[x * a.stride_w];
       continue;

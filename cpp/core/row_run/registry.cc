@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstdlib>
 
 #include "core/cpu/cpu.h"
 #include "core/cpu/isa.h"
@@ -8,8 +9,10 @@
 namespace semisparse {
 
 #define SEMISPARSE_KERNELS(isa) extern const RowRunKernels row_run_##isa;
+#define SEMISPARSE_HALF_KERNELS(isa) extern const HalfKernels row_run_##isa;
 #include "core/row_run/kernels.inc"
 #undef SEMISPARSE_KERNELS
+#undef SEMISPARSE_HALF_KERNELS
 
 const std::vector<const RowRunKernels*>& row_run_kernels() {
   static const std::vector<const RowRunKernels*> all = {
@@ -20,13 +23,33 @@ const std::vector<const RowRunKernels*>& row_run_kernels() {
   return all;
 }
 
+const std::vector<const HalfKernels*>& half_kernels() {
+  static const std::vector<const HalfKernels*> all = {
+#define SEMISPARSE_HALF_KERNELS(isa) &row_run_##isa,
+#include "core/row_run/kernels.inc"
+#undef SEMISPARSE_HALF_KERNELS
+  };
+  return all;
+}
+
 const RowRunKernels& selected_kernels() {
   static const RowRunKernels& selected = choose_kernels(row_run_kernels());
   return selected;
 }
 
-int64_t panel_rows_in_cache(const ColumnPlan& plan) {
-  const int64_t row_bytes = int64_t{4} * plan.lanes * std::max(plan.widest, 1);
+const HalfKernels* selected_half_kernels() {
+  static const HalfKernels* const selected = []() -> const HalfKernels* {
+    const char* const wanted = std::getenv("SEMISPARSE_ISA");
+    const bool any = wanted == nullptr || *wanted == '\0';
+    for (const HalfKernels* kernels : half_kernels())
+      if (isa_supported(kernels->isa) && (any || std::string(kernels->isa) == wanted)) return kernels;
+    return nullptr;
+  }();
+  return selected;
+}
+
+int64_t panel_rows_in_cache(const ColumnPlan& plan, size_t element_bytes) {
+  const int64_t row_bytes = static_cast<int64_t>(element_bytes) * plan.lanes * std::max(plan.widest, 1);
   return static_cast<int64_t>(cpu_info().l1_bytes) * 5 / 8 / row_bytes;
 }
 

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/base/half.h"
 #include "core/columns/column_plan.h"
 #include "core/conv2d/conv2d.h"
 
@@ -43,54 +44,59 @@ inline const uint8_t* run_order() {
   return order;
 }
 
-// im2col of one chunk into a panel.
+// im2col of one chunk into a panel. Here and below E is the type of inputs and outputs, float or Half.
+template <class E>
 struct PackArgs {
-  const float* const* channels;  // start of each channel's (padded) plane
+  const E* const* channels;  // start of each channel's (padded) plane
   int channel_count;
   const ColumnPlan* plan;
   const Panel* panel;
   int kernel_h, kernel_w;
   int32_t tap_y, tap_x;  // input offsets between neighbouring taps
-  float* out;            // row (channel * kernel_h + ky) * kernel_w + kx, `panel->vectors` vectors a row
+  E* out;                // row (channel * kernel_h + ky) * kernel_w + kx, `panel->vectors` vectors a row
 };
 
 // Rows [first_row, last_row) of a padded plane: (height, width) pixels, any strides, in the middle of zeros.
+template <class E>
 struct PadArgs {
-  const float* in;  // the plane without padding
+  const E* in;  // the plane without padding
   int64_t height, width, stride_h, stride_w;
   int64_t pad_h, pad_w;
   int64_t first_row, last_row;
-  float* out;  // rows of width + 2 * pad_w
+  E* out;  // rows of width + 2 * pad_w
 };
 
 // A whole padded plane cut into stride_y * stride_x *phases*: phase (y, x), at `out` + (y * stride_x + x) *
 // phase_floats, holds every stride_y-th row from y on and of it every stride_x-th pixel from x on, `pitch` a
 // row; zeros past the end of the padded plane.
+template <class E>
 struct SplitArgs {
-  const float* in;  // the plane without padding
+  const E* in;  // the plane without padding
   int64_t height, width, stride_h, stride_w;
   int64_t pad_h, pad_w;
   int64_t stride_y, stride_x;
   int64_t rows, pitch;  // of a phase
   int64_t phase_floats;
-  float* out;
-  float* line;  // scratch: pitch * stride_x + 2 * lanes floats
+  E* out;
+  E* line;  // scratch: pitch * stride_x + 2 * lanes elements
 };
 
 // im2col of one chunk for the columns of a panel's tail: every value four times, once for each filter of a
 // block, so that lanes / 4 rows make one vector. Column j at out + j * column_stride.
+template <class E>
 struct TailPackArgs {
-  const float* const* channels;
+  const E* const* channels;
   int channel_count;
   const int32_t* offsets;  // of each column, in a plane
   int columns;
   int kernel_h, kernel_w;
   int32_t tap_y, tap_x;
-  float* out;
+  E* out;
   size_t column_stride;
 };
 
 // A block's sums over a panel's columns, and where they go.
+template <class E>
 struct StoreArgs {
   const float* acc;   // the first filter's sums
   size_t acc_stride;  // floats from one filter's sums to the next one's
@@ -98,13 +104,15 @@ struct StoreArgs {
   const Panel* panel;
   int filters;  // at most kBlockFilters
   float fill[kBlockFilters];
-  const float* residual[kBlockFilters];  // each filter's output plane; all null: none
-  float* output[kBlockFilters];          // each filter's output plane
+  const E* residual[kBlockFilters];  // each filter's output plane; all null: none
+  E* output[kBlockFilters];          // each filter's output plane
   Activation activation;
 };
 
-// One instruction set's kernels. Stateless; allocate nothing; start no thread.
-struct RowRunKernels {
+// One instruction set's kernels. Stateless; allocate nothing; start no thread. Weights and sums are floats
+// whatever E is.
+template <class E>
+struct BasicRowRunKernels {
   const char* isa;
   const char* name;
   int lanes;
@@ -113,33 +121,54 @@ struct RowRunKernels {
   // Adds one chunk of one block to `acc` (4 filters, `acc_stride` floats apart). The rows of the panel are
   // `vectors` long and lie one after the other. init: sums start from these 4 values instead of from acc, or
   // null.
-  void (*gemm)(int vectors, const float* panel, const RunBlock& block, const float* init, float* acc,
+  void (*gemm)(int vectors, const E* panel, const RunBlock& block, const float* init, float* acc,
                size_t acc_stride);
   // The same without a packed panel: `offsets` stands for block.rows; vector v of a row is read at starts[v],
   // so many bytes further on.
-  void (*gemm_direct)(int vectors, const float* const* starts, const uint32_t* offsets, const RunBlock& block,
+  void (*gemm_direct)(int vectors, const E* const* starts, const uint32_t* offsets, const RunBlock& block,
                       const float* init, float* acc, size_t acc_stride);
-  void (*pad)(const PadArgs& args);
-  void (*split)(const SplitArgs& args);
-  void (*pack)(const PackArgs& args);
+  void (*pad)(const PadArgs<E>& args);
+  void (*split)(const SplitArgs<E>& args);
+  void (*pack)(const PackArgs<E>& args);
   // The same as pack and gemm for the few columns of a panel's tail: filters and rows along the vector.
   // `sums` are `columns` vectors, which finish_tail adds up to one number for each filter (acc_stride floats
   // apart) and column.
-  void (*pack_tail)(const TailPackArgs& args);
-  void (*gemm_tail)(int columns, const float* panel, size_t column_stride, const RunBlock& block,
+  void (*pack_tail)(const TailPackArgs<E>& args);
+  void (*gemm_tail)(int columns, const E* panel, size_t column_stride, const RunBlock& block,
                     const float* init, float* sums);
   void (*finish_tail)(int columns, const float* sums, float* acc, size_t acc_stride);
-  void (*store)(const StoreArgs& args);
+  void (*store)(const StoreArgs<E>& args);
 };
+using RowRunKernels = BasicRowRunKernels<float>;
+// Products, and their sums within a chunk, in half precision; sums over chunks, bias and activation in
+// float32. They have no tail.
+using HalfKernels = BasicRowRunKernels<Half>;
 
 // Every kernel set compiled into this library, best first.
 const std::vector<const RowRunKernels*>& row_run_kernels();
+const std::vector<const HalfKernels*>& half_kernels();
 
 // The best one that this machine supports, or the one named by SEMISPARSE_ISA.
 const RowRunKernels& selected_kernels();
 
+// The same in half precision. Null where the processor has no such arithmetic, or SEMISPARSE_ISA names a set
+// of float32 kernels.
+const HalfKernels* selected_half_kernels();
+
+// Either of them; Half only where they exist.
+template <class E>
+const BasicRowRunKernels<E>& kernels_for();
+template <>
+inline const RowRunKernels& kernels_for<float>() {
+  return selected_kernels();
+}
+template <>
+inline const HalfKernels& kernels_for<Half>() {
+  return *selected_half_kernels();
+}
+
 // Rows of the widest panel of a plan that fill 5/8 of the L1 cache; the rest is for sums and weights on their
 // way.
-int64_t panel_rows_in_cache(const ColumnPlan& plan);
+int64_t panel_rows_in_cache(const ColumnPlan& plan, size_t element_bytes = sizeof(float));
 
 }  // namespace semisparse

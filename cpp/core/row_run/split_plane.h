@@ -10,21 +10,22 @@
 namespace semisparse {
 
 template <class S>
-void split_plane(const SplitArgs& a) {
+void split_plane(const SplitArgs<typename S::Elem>& a) {
+  using Elem = typename S::Elem;
   const int64_t line_floats = a.pitch * a.stride_x;
   const int64_t pixels = std::min(a.width, line_floats - a.pad_w);
   const int64_t padded_rows = a.rows * a.stride_y;
-  for (int64_t i = 0; i < line_floats + 2 * S::lanes; ++i) a.line[i] = 0.0f;
+  for (int64_t i = 0; i < line_floats + 2 * S::lanes; ++i) a.line[i] = Elem{};
   for (int64_t row = 0; row < padded_rows; ++row) {
-    float* const to = a.out + row % a.stride_y * a.stride_x * a.phase_floats + row / a.stride_y * a.pitch;
+    Elem* const to = a.out + row % a.stride_y * a.stride_x * a.phase_floats + row / a.stride_y * a.pitch;
     const int64_t y = row - a.pad_h;
     if (y < 0 || y >= a.height) {
       for (int64_t phase = 0; phase < a.stride_x; ++phase)
-        std::fill_n(to + phase * a.phase_floats, a.pitch, 0.0f);
+        std::fill_n(to + phase * a.phase_floats, a.pitch, Elem{});
       continue;
     }
-    const float* const from = a.in + y * a.stride_h;
-    float* const line = a.line + a.pad_w;
+    const Elem* const from = a.in + y * a.stride_h;
+    Elem* const line = a.line + a.pad_w;
     if (a.stride_w == 1)
       std::copy_n(from, pixels, line);
     else

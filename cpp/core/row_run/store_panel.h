@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a panel's sums to output pixels: computed columns spread out, skipped ones filled, residual added,
-// activation.
+// activation; rounded to the output's type at the very end.
 #pragma once
 
 #include <type_traits>
@@ -12,38 +12,40 @@ namespace semisparse {
 
 // `count` vectors of neighbouring pixels, computed with sums at `from`, or filled.
 template <class S, class Act, bool Computed, bool Residual>
-SEMISPARSE_INLINE void store_run(const float* from, typename S::Reg fill, const float* residual, float* out,
-                                 int32_t count) {
-  using Reg = typename S::Reg;
+SEMISPARSE_INLINE void store_run(const float* from, typename S::Float::Reg fill,
+                                 const typename S::Elem* residual, typename S::Elem* out, int32_t count) {
+  using F = typename S::Float;
+  using Reg = typename F::Reg;
   // Two at a time: their loads and stores are pairs on ARM.
   for (; count >= 2; count -= 2) {
     Reg first = fill, second = fill;
     if constexpr (Computed) {
-      first = S::loadu(from);
-      second = S::loadu(from + S::lanes);
+      first = F::loadu(from);
+      second = F::loadu(from + S::lanes);
       from += 2 * S::lanes;
     }
     if constexpr (Residual) {
-      first = S::add(first, S::loadu(residual));
-      second = S::add(second, S::loadu(residual + S::lanes));
+      first = F::add(first, S::widen(S::loadu(residual)));
+      second = F::add(second, S::widen(S::loadu(residual + S::lanes)));
       residual += 2 * S::lanes;
     }
-    S::storeu(out, Act::template apply<S>(first));
-    S::storeu(out + S::lanes, Act::template apply<S>(second));
+    S::storeu(out, S::narrow(Act::template apply<F>(first)));
+    S::storeu(out + S::lanes, S::narrow(Act::template apply<F>(second)));
     out += 2 * S::lanes;
   }
   if (count > 0) {
     Reg last = fill;
-    if constexpr (Computed) last = S::loadu(from);
-    if constexpr (Residual) last = S::add(last, S::loadu(residual));
-    S::storeu(out, Act::template apply<S>(last));
+    if constexpr (Computed) last = F::loadu(from);
+    if constexpr (Residual) last = F::add(last, S::widen(S::loadu(residual)));
+    S::storeu(out, S::narrow(Act::template apply<F>(last)));
   }
 }
 
 template <class S, class Act>
-void store_panel_with(const StoreArgs& args) {
-  const StoreArgs a = args;  // a copy that no store of pixels can change
-  using Reg = typename S::Reg;
+void store_panel_with(const StoreArgs<typename S::Elem>& args) {
+  const StoreArgs<typename S::Elem> a = args;  // a copy that no store of pixels can change
+  using F = typename S::Float;
+  using Reg = typename F::Reg;
   const StoreSegment* segment = &a.plan->segments[static_cast<size_t>(a.panel->first_segment)];
   const StoreSegment* const end = segment + a.panel->segments;
   const bool residual = a.residual[0] != nullptr;
@@ -55,7 +57,7 @@ void store_panel_with(const StoreArgs& args) {
     if (segment->run > 0) {
       const auto run = [&](auto computed, auto with_residual) {
         for (int f = 0; f < filters; ++f, acc += a.acc_stride)
-          store_run<S, Act, computed, with_residual>(computed ? acc : nullptr, S::set1(a.fill[f]),
+          store_run<S, Act, computed, with_residual>(computed ? acc : nullptr, F::set1(a.fill[f]),
                                                      with_residual ? a.residual[f] + out : nullptr,
                                                      a.output[f] + out, segment->run);
       };
@@ -71,25 +73,25 @@ void store_panel_with(const StoreArgs& args) {
     const auto each_filter = [&](auto value) {
       for (int f = 0; f < filters; ++f, acc += a.acc_stride) {
         Reg y = value(acc, f);
-        float* const to = a.output[f] + out;
+        typename S::Elem* const to = a.output[f] + out;
         if (count == S::lanes) {
-          if (residual) y = S::add(y, S::loadu(a.residual[f] + out));
-          S::storeu(to, Act::template apply<S>(y));
+          if (residual) y = F::add(y, S::widen(S::loadu(a.residual[f] + out)));
+          S::storeu(to, S::narrow(Act::template apply<F>(y)));
         } else {
-          if (residual) y = S::add(y, S::load_n(a.residual[f] + out, count));
-          S::store_n(to, count, Act::template apply<S>(y));
+          if (residual) y = F::add(y, S::widen(S::load_n(a.residual[f] + out, count)));
+          S::store_n(to, count, S::narrow(Act::template apply<F>(y)));
         }
       }
     };
     if (segment->neighbours) {
-      each_filter([](const float* sums, int) { return S::loadu(sums); });
+      each_filter([](const float* sums, int) { return F::loadu(sums); });
     } else if (segment->mask == 0) {
-      each_filter([&](const float*, int f) { return S::set1(a.fill[f]); });
+      each_filter([&](const float*, int f) { return F::set1(a.fill[f]); });
     } else {
-      const auto index = S::index(&a.plan->indices[static_cast<size_t>(segment->index)], 0);
-      const auto mask = S::mask(segment->mask);
+      const auto index = F::index(&a.plan->indices[static_cast<size_t>(segment->index)], 0);
+      const auto mask = F::mask(segment->mask);
       each_filter([&](const float* sums, int f) {
-        return S::select(mask, S::permute(S::loadu(sums), index), S::set1(a.fill[f]));
+        return F::select(mask, F::permute(F::loadu(sums), index), F::set1(a.fill[f]));
       });
     }
     ++segment;
@@ -97,7 +99,7 @@ void store_panel_with(const StoreArgs& args) {
 }
 
 template <class S>
-void store_panel(const StoreArgs& args) {
+void store_panel(const StoreArgs<typename S::Elem>& args) {
   with_activation(args.activation, [&](auto act) { store_panel_with<S, decltype(act)>(args); });
 }
 

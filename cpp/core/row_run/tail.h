@@ -12,7 +12,7 @@
 namespace semisparse {
 
 template <class S>
-void pack_tail(const TailPackArgs& a) {
+void pack_tail(const TailPackArgs<float>& a) {
   for (int j = 0; j < a.columns; ++j) {
     float* out = a.out + static_cast<size_t>(j) * a.column_stride;
     for (int c = 0; c < a.channel_count; ++c) {

@@ -133,7 +133,7 @@ TEST_CASE("split: every pixel of a padded plane lies in its phase, the rest is z
     CAPTURE(kernels->name);
     Random r(37);
     for (int i = 0; i < 200; ++i) {
-      SplitArgs a{};
+      SplitArgs<float> a{};
       a.height = r.between(1, 12);
       a.width = r.between(1, 60);
       a.pad_h = r.between(0, 3);
@@ -205,6 +205,36 @@ TEST_CASE("tail: few columns with filters along the vector equal plain loops, fo
       std::vector<float> got(want.size(), NAN);
       kernels->finish_tail(columns, sums.data(), got.data(), static_cast<size_t>(columns));
       for (size_t k = 0; k < want.size(); ++k) CHECK(std::abs(got[k] - want[k]) < 1e-4);
+    }
+  }
+}
+
+TEST_CASE("gemm in half precision: sums of a chunk are rounded in half precision, what they add to is not") {
+  for (const HalfKernels* kernels : half_kernels()) {
+    if (!isa_supported(kernels->isa)) continue;
+    CAPTURE(kernels->name);
+    Random r(41);
+    for (int i = 0; i < 300; ++i) {
+      const int vectors = static_cast<int>(r.between(1, kernels->max_vectors)),
+                width = vectors * kernels->lanes, rows = static_cast<int>(r.between(0, 90));
+      std::vector<Half> panel;
+      for (int k = 0; k < rows * width; ++k) panel.push_back(to_half(r.normal()));
+      // Far larger than the products: what is lost if these are added in half precision.
+      std::vector<float> acc = r.normals(4 * width), bias = r.normals(4);
+      for (float& x : acc) x *= 1e4f;
+      for (float& x : bias) x *= 1e4f;
+      const bool first = r.chance(0.5);
+      const RandomBlock b(r, rows, width, 0.3, [&](int row, int x) {
+        return to_float(panel[static_cast<size_t>(row * width + x)]);
+      });
+      std::vector<double> want = b.products;
+      for (int k = 0; k < 4 * width; ++k)
+        want[static_cast<size_t>(k)] +=
+            first ? bias[static_cast<size_t>(k / width)] : acc[static_cast<size_t>(k)];
+      kernels->gemm(vectors, panel.data(), b.block, first ? bias.data() : nullptr, acc.data(),
+                    static_cast<size_t>(width));
+      for (int k = 0; k < 4 * width; ++k)
+        CHECK(std::abs(acc[static_cast<size_t>(k)] - want[static_cast<size_t>(k)]) < 0.2);
     }
   }
 }

@@ -11,6 +11,8 @@
 namespace semisparse::avx2 {
 
 struct Vec {
+  using Elem = float;
+  using Float = Vec;
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 3;  // 4 x 3 sums + 3 panel vectors + 1 weight = all 16 registers
   static constexpr int rows_per_step = 4;
@@ -28,6 +30,8 @@ struct Vec {
   }
   static SEMISPARSE_INLINE Reg load_n(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
   static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) { _mm256_maskstore_ps(p, first(n), r); }
+  static SEMISPARSE_INLINE Reg widen(Reg a) { return a; }
+  static SEMISPARSE_INLINE Reg narrow(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg set1(float x) { return _mm256_set1_ps(x); }
   static SEMISPARSE_INLINE Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static SEMISPARSE_INLINE Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }

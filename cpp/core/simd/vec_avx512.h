@@ -11,6 +11,8 @@
 namespace semisparse::avx512 {
 
 struct Vec {
+  using Elem = float;
+  using Float = Vec;
   static constexpr int lanes = 16;
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 weight = 31 of 32 registers
   static constexpr int rows_per_step = 4;
@@ -29,6 +31,8 @@ struct Vec {
   static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) {
     _mm512_mask_storeu_ps(p, static_cast<Mask>((1u << n) - 1), r);
   }
+  static SEMISPARSE_INLINE Reg widen(Reg a) { return a; }
+  static SEMISPARSE_INLINE Reg narrow(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg set1(float x) { return _mm512_set1_ps(x); }
   static SEMISPARSE_INLINE Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static SEMISPARSE_INLINE Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }

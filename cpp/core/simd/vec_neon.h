@@ -12,6 +12,8 @@
 namespace semisparse::neon {
 
 struct Vec {
+  using Elem = float;
+  using Float = Vec;
   static constexpr int lanes = 4;
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 of weights = 31 of 32 registers
   static constexpr int rows_per_step = 1;
@@ -37,6 +39,8 @@ struct Vec {
     if (n == 3) vst1q_lane_f32(p + 2, r, 2);
     if (n == 1) vst1q_lane_f32(p, r, 0);
   }
+  static SEMISPARSE_INLINE Reg widen(Reg a) { return a; }
+  static SEMISPARSE_INLINE Reg narrow(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg set1(float x) { return vdupq_n_f32(x); }
   static SEMISPARSE_INLINE Reg add(Reg a, Reg b) { return vaddq_f32(a, b); }
   static SEMISPARSE_INLINE Reg sub(Reg a, Reg b) { return vsubq_f32(a, b); }

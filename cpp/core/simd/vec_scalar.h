@@ -12,6 +12,8 @@
 namespace semisparse::scalar {
 
 struct Vec {
+  using Elem = float;  // what a lane is in memory
+  using Float = Vec;   // as many lanes of float: results are computed in it
   static constexpr int lanes = 4;
   static constexpr int max_vectors = 2;            // width of the register tile, in vectors
   static constexpr int rows_per_step = 1;          // how far the longest run is unrolled
@@ -37,6 +39,9 @@ struct Vec {
   static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) {
     std::memcpy(p, &r, sizeof(float) * static_cast<size_t>(n));
   }
+  // Reg to Float::Reg, and back.
+  static SEMISPARSE_INLINE Reg widen(Reg a) { return a; }
+  static SEMISPARSE_INLINE Reg narrow(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg set1(float x) { return Reg{x, x, x, x}; }
   static SEMISPARSE_INLINE Reg add(Reg a, Reg b) { return a + b; }
   static SEMISPARSE_INLINE Reg sub(Reg a, Reg b) { return a - b; }

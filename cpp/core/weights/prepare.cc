@@ -248,6 +248,19 @@ std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_
   return out;
 }
 
+int64_t fullest_filter(const uint8_t* bytes, size_t size) {
+  const PayloadView view = checked_payload(bytes, size);
+  struct Count final : KernelVisitor {
+    std::vector<int64_t> products;
+    void kernel(int64_t filter, int64_t, int64_t, const uint16_t*, int count, const float* w) override {
+      for (int i = 0; i < count; ++i) products[static_cast<size_t>(filter)] += w[i] != 0.0f;
+    }
+  } counts;
+  counts.products.assign(static_cast<size_t>(header_shape(view.header).out_channels), 0);
+  visit_kernels(view, counts);
+  return *std::max_element(counts.products.begin(), counts.products.end());
+}
+
 std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const WeightShape& shape,
                                                     int chunk_channels) {
   shape.validate();

@@ -60,6 +60,9 @@ struct KernelPlanes {
 std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels);
 std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_t size, int chunk_channels,
                                                      const KernelPlanes& planes);
+// Products that an output pixel of the filter with the most weights is the sum of.
+int64_t fullest_filter(const uint8_t* bytes, size_t size);
+
 std::shared_ptr<const PreparedWeight> prepare_plain(const float* weight, const WeightShape& shape,
                                                     int chunk_channels);
 
