@@ -5,9 +5,10 @@ computes whole vectors of neighbouring pixels wherever one of them is not masked
 (F(4x4,3x3) and F(2x2,3x3); Lavin & Gray, arXiv:1509.09308) need 4 and 2.25 times fewer multiplications for
 3x3 kernels of stride 1, and skip whole kernels that are zero and whole tiles (4x4, 2x2 pixels) that are
 masked. Kernels that are 3x3 after division by their stride (5x5 and 6x6 of stride 2) run so on the phases of
-their input; those that are 4x4 (7x7 and 8x8 of stride 2), with F(4x4,4x4), under `winograd4`. `automatic` takes what is estimated to be fastest for shape, sparsity, mask and instruction set.
-Depthwise convolutions have an algorithm of their own, `depthwise`. The environment variable
-SEMISPARSE_ALGORITHM forces one from the start.
+their input; those that are 4x4 (7x7 and 8x8 of stride 2), with F(4x4,4x4), under `winograd4`. `automatic`
+takes what is estimated to be fastest for shape, sparsity, mask and instruction set. Depthwise convolutions
+have an algorithm of their own, `depthwise`. The environment variable SEMISPARSE_ALGORITHM forces one from
+the start.
 """
 
 from __future__ import annotations

@@ -42,7 +42,13 @@ def test_operator_tests_on(isa):
         pytest.skip("the other tests run on it")
     tests = [
         str(HERE / name)
-        for name in ("test_conv2d.py", "test_half.py", "test_linear.py", "test_max_pool.py", "test_threads.py")
+        for name in (
+            "test_conv2d.py",
+            "test_half.py",
+            "test_linear.py",
+            "test_max_pool.py",
+            "test_threads.py",
+        )
     ]
     result = python(isa, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
