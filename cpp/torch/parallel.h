@@ -5,9 +5,8 @@
 
 #include <ATen/Parallel.h>
 
-#include <atomic>
-
 #include "core/base/parallel.h"
+#include "core/base/task_shares.h"
 
 namespace semisparse::ops {
 
@@ -22,11 +21,11 @@ class AtenParallel final : public Parallel {
       for (int64_t i = 0; i < count; ++i) task(i);
       return;
     }
-    // at::parallel_for deals out fixed, equal shares. Tasks are taken one by one instead, so that a thread
-    // that was held up (a busy core, a slow core of a big.LITTLE processor) does not hold up the others.
-    std::atomic<int64_t> next{0};
-    at::parallel_for(0, std::min<int64_t>(threads_, count), 1, [&](int64_t, int64_t) {
-      for (int64_t i = next++; i < count; i = next++) task(i);
+    // at::parallel_for deals out fixed, equal shares: here of threads. The tasks are taken one by one.
+    TaskShares shares(threads_);
+    shares.deal(count);
+    at::parallel_for(0, std::min<int64_t>(threads_, count), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t thread = begin; thread < end; ++thread) shares.take(static_cast<int>(thread), task);
     });
   }
 

@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/base/task_shares.h"
+
 namespace semisparse {
 namespace {
 
@@ -57,19 +59,20 @@ struct ThreadPool::State {
   bool may_spin = true;
 
   const std::function<void(int64_t)>* task = nullptr;
-  int64_t count = 0;
-  std::atomic<int64_t> next{0};
+  TaskShares shares;
   std::exception_ptr error;
 
-  void drain() {
-    for (int64_t i; (i = next.fetch_add(1)) < count;) {
+  explicit State(int threads) : shares(threads) {}
+
+  void drain(int thread) {
+    shares.take(thread, [&](int64_t i) {
       try {
         (*task)(i);
       } catch (...) {
         std::lock_guard<std::mutex> lock(mutex);
         if (!error) error = std::current_exception();
       }
-    }
+    });
   }
 
   // A call that is open and not the one that this worker took part in last.
@@ -88,7 +91,7 @@ struct ThreadPool::State {
     return false;
   }
 
-  void work() {
+  void work(int thread) {
     uint64_t seen = 0;  // calls are numbered from 1
     for (;;) {
       if (!spin(may_spin, [&] { return open(seen); })) {
@@ -99,7 +102,7 @@ struct ThreadPool::State {
       }
       if (stop.load()) return;
       if (!join(seen)) continue;
-      drain();
+      drain(thread);
       const uint64_t left = gate.fetch_sub(1) - 1;
       if ((left & (kOpen | kInside)) == 0 && caller_sleeps.load()) {
         std::lock_guard<std::mutex> lock(mutex);
@@ -109,10 +112,10 @@ struct ThreadPool::State {
   }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(std::max(threads, 1))) {
   // More threads than processors: one that spins keeps another from working.
   state_->may_spin = threads <= static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  for (int i = 1; i < threads; ++i) state_->workers.emplace_back([s = state_.get()] { s->work(); });
+  for (int i = 1; i < threads; ++i) state_->workers.emplace_back([s = state_.get(), i] { s->work(i); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -133,8 +136,7 @@ void ThreadPool::run(int64_t count, const std::function<void(int64_t)>& task) {
   State& s = *state_;
   std::lock_guard<std::mutex> caller(s.callers);
   s.task = &task;
-  s.count = count;
-  s.next = 0;
+  s.shares.deal(count);
   s.error = nullptr;
   if (count > 1) {
     s.gate = (s.gate.load() / State::kNumber + 1) * State::kNumber + State::kOpen;
@@ -143,7 +145,7 @@ void ThreadPool::run(int64_t count, const std::function<void(int64_t)>& task) {
       s.wake.notify_all();
     }
   }
-  s.drain();
+  s.drain(0);
   s.gate.fetch_and(~State::kOpen);
   const auto left = [&] { return (s.gate.load() & State::kInside) == 0; };
   if (!spin(s.may_spin, left)) {

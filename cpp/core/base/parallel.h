@@ -14,7 +14,8 @@ class Parallel {
   virtual ~Parallel() = default;
   // Number of tasks that may run at the same time, at least 1.
   virtual int threads() const = 0;
-  // Calls task(i) once for every i in [0, count), in any order, possibly at the same time; returns when all
+  // Calls task(i) once for every i in [0, count), in any order, possibly at the same time, neighbours rather
+  // in the same thread, and the same ones whenever `count` tasks are run (TaskShares); returns when all
   // are done. A task that throws: one of the exceptions is rethrown here after all tasks have ended.
   virtual void run(int64_t count, const std::function<void(int64_t)>& task) = 0;
 };

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/base/parallel.h"
+#include "core/base/task_shares.h"
 #include "core/cpu/cpu.h"
 
 using namespace semisparse;
@@ -75,4 +76,19 @@ TEST_CASE("ThreadPool burns no processor time while it is idle") {
   const std::clock_t before = std::clock();
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   CHECK(std::clock() - before < CLOCKS_PER_SEC / 20);
+}
+
+TEST_CASE("TaskShares: each thread its own neighbours, then what others left; every task once") {
+  for (const int threads : {1, 2, 3, 5}) {
+    TaskShares shares(threads);
+    for (const int64_t count : {0, 1, 4, 37}) {
+      shares.deal(count);
+      std::vector<int64_t> taken;
+      shares.take(threads - 1, [&](int64_t i) { taken.push_back(i); });
+      REQUIRE(static_cast<int64_t>(taken.size()) == count);
+      const int64_t first = count * (threads - 1) / threads;
+      for (int64_t i = 0; i < count; ++i) CHECK(taken[static_cast<size_t>(i)] == (first + i) % count);
+      shares.take(0, [&](int64_t) { CHECK(false); });
+    }
+  }
 }

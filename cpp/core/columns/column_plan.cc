@@ -103,6 +103,14 @@ void find_runs(ColumnPlan* plan) {
   }
 }
 
+// Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic. As
+// many for each thread as for any other, if that leaves them half as wide as they may be.
+int32_t count_panels(int32_t vectors, const ColumnTiling& tiling) {
+  const int32_t fewest = std::max(1, (vectors + tiling.max_vectors - 1) / tiling.max_vectors);
+  const int32_t even = (fewest + tiling.threads - 1) / tiling.threads * tiling.threads;
+  return 2 * vectors >= even * tiling.max_vectors ? even : fewest;
+}
+
 }  // namespace
 
 std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, const uint8_t* mask,
@@ -154,8 +162,7 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     plan->vectors.push_back(vector);
   }
 
-  // Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic.
-  const int32_t panels = (vectors + tiling.max_vectors - 1) / tiling.max_vectors;
+  const int32_t panels = count_panels(vectors, tiling);
   int32_t pixel = 0;
   for (int32_t i = 0, v = 0; i < panels; ++i) {
     Panel panel;
@@ -204,7 +211,7 @@ std::shared_ptr<const ColumnPlan> make_direct_plan(int32_t out_h, int32_t out_w,
     column[static_cast<size_t>(p)] = static_cast<int32_t>(plan->vectors.size() - 1) * lanes + at - start;
   }
   const int32_t vectors = static_cast<int32_t>(plan->vectors.size());
-  const int32_t panels = std::max(1, (vectors + tiling.max_vectors - 1) / tiling.max_vectors);
+  const int32_t panels = count_panels(vectors, tiling);
   int32_t pixel = 0;
   for (int32_t i = 0, v = 0; i < panels; ++i) {
     Panel panel;

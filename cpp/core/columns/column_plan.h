@@ -86,9 +86,10 @@ struct ColumnTiling {
   int lanes = 1;
   int max_vectors = 1;
   int max_tail = 0;
+  int threads = 1;  // that share the panels
 
   bool operator==(const ColumnTiling& o) const {
-    return lanes == o.lanes && max_vectors == o.max_vectors && max_tail == o.max_tail;
+    return lanes == o.lanes && max_vectors == o.max_vectors && max_tail == o.max_tail && threads == o.threads;
   }
 };
 

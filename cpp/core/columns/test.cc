@@ -21,7 +21,8 @@ TEST_CASE("every kept column is packed once, every pixel is stored once, nothing
     const int32_t pixels = g.out_h * g.out_w;
     const auto mask = r.mask(pixels);
     const bool masked = r.chance(0.8);
-    const ColumnTiling tiling{lanes, width, static_cast<int>(r.between(0, lanes / 4))};
+    const ColumnTiling tiling{lanes, width, static_cast<int>(r.between(0, lanes / 4)),
+                              static_cast<int>(r.between(1, 4))};
     const auto plan = make_column_plan(g, masked ? mask.data() : nullptr, tiling);
     CAPTURE(i);
 
@@ -126,4 +127,22 @@ TEST_CASE(
     }
     for (const int n : stored) CHECK(n == 1);
   }
+}
+
+TEST_CASE("threads get as many panels each, unless that makes panels narrow") {
+  ColumnGeometry g;
+  g.out_h = 1;
+  g.step_x = 1;
+  const auto panels = [&](int32_t vectors, int threads) {
+    g.out_w = vectors * 4;
+    const auto count = make_column_plan(g, nullptr, {4, 6, 0, threads})->panels.size();
+    CHECK(make_direct_plan(1, g.out_w, g.out_w, nullptr, {4, 6, 0, threads})->panels.size() == count);
+    return count;
+  };
+  CHECK(panels(13, 1) == 3);
+  CHECK(panels(13, 2) == 4);
+  CHECK(panels(49, 2) == 10);
+  CHECK(panels(49, 3) == 9);
+  CHECK(panels(4, 2) == 1);
+  CHECK(panels(13, 8) == 3);
 }

@@ -27,6 +27,7 @@ namespace {
 // Everything that a call needs besides its tensors, found once for a geometry and the content of a mask.
 struct LayerPlan {
   Conv2dGeometry geometry;  // of any batch
+  int threads = 1;
   bool masked = false;
   std::vector<uint8_t> mask;
   uint32_t settings = 0;
@@ -39,12 +40,12 @@ struct LayerPlan {
   DirectLayout layout;
   std::shared_ptr<const std::vector<float>> plain;  // depthwise: as unpacked
 
-  bool fits(const Conv2dGeometry& g, const uint8_t* m, bool in_half) const {
+  bool fits(const Conv2dGeometry& g, const uint8_t* m, bool in_half, int thread_count) const {
     const Conv2dGeometry& a = geometry;
     return a.in_h == g.in_h && a.in_w == g.in_w && a.stride_h == g.stride_h && a.stride_w == g.stride_w &&
            a.pad_h == g.pad_h && a.pad_w == g.pad_w && a.dilation_h == g.dilation_h &&
-           a.dilation_w == g.dilation_w && half == in_half && masked == (m != nullptr) &&
-           (m == nullptr || std::memcmp(mask.data(), m, mask.size()) == 0);
+           a.dilation_w == g.dilation_w && half == in_half && threads == thread_count &&
+           masked == (m != nullptr) && (m == nullptr || std::memcmp(mask.data(), m, mask.size()) == 0);
   }
 };
 
@@ -94,7 +95,7 @@ struct PackedWeight::Impl {
   // For tensors of E.
   template <class E>
   std::shared_ptr<const LayerPlan> plan(const Conv2dGeometry& g, const uint8_t* packed, size_t size,
-                                        const uint8_t* mask);
+                                        const uint8_t* mask, int threads);
   // By the key's chunk; `planes` for Winograd.
   const std::shared_ptr<const PreparedWeight>& prepare(const PreparedKey& key, const uint8_t* packed,
                                                        size_t size, const KernelPlanes& planes);
@@ -120,8 +121,8 @@ const std::shared_ptr<const PreparedWeight>& PackedWeight::Impl::prepare(const P
 
 template <class E>
 std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& g, const uint8_t* packed,
-                                                          size_t size, const uint8_t* mask) {
-  constexpr size_t kCapacity = 16;  // sizes and masks that one layer is used with in turn
+                                                          size_t size, const uint8_t* mask, int threads) {
+  constexpr size_t kCapacity = 16;  // sizes, masks and threads that one layer is used with in turn
   constexpr bool half = std::is_same_v<E, Half>;
   if (!info) {
     const PackedInfo found = inspect_packed(packed, size);
@@ -131,7 +132,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   check_shape(info->shape, g.weight);
   const uint32_t current = algorithm_settings();
   for (auto it = plans.begin(); it != plans.end(); ++it) {
-    if (!(*it)->fits(g, mask, half)) continue;
+    if (!(*it)->fits(g, mask, half, threads)) continue;
     if ((*it)->settings == current) {
       plans.splice(plans.begin(), plans, it);
       return plans.front();
@@ -141,6 +142,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   }
   auto plan = std::make_shared<LayerPlan>();
   plan->geometry = g;
+  plan->threads = threads;
   plan->masked = mask != nullptr;
   if (mask != nullptr) plan->mask.assign(mask, mask + g.out_h() * g.out_w());
   plan->settings = current;
@@ -164,24 +166,27 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
     }
     plan->plain = plain;
   } else if (plan->algorithm == Algorithm::im2col) {
-    plan->columns = im2col_plan<E>(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements());
-    plan->weight =
-        prepare({limit_chunk<E>(im2col_chunk<E>(g, *plan->columns, density), g.weight, fullest), 0, 0, 0, 0},
-                packed, size, {});
+    const bool dense = 100 * info->nonzeros >= 99 * info->shape.elements();
+    plan->columns = im2col_plan<E>(g, mask, dense, threads);
+    const int chunk = im2col_chunk<E>(g, *im2col_plan<E>(g, mask, dense), density);
+    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest), 0, 0, 0, 0}, packed, size, {});
   } else if (plan->algorithm == Algorithm::direct) {
-    plan->columns = direct_plan<E>(g, mask);
-    plan->weight =
-        prepare({limit_chunk<E>(direct_chunk<E>(g, *plan->columns, density), g.weight, fullest), 0, 0, 0, 0},
-                packed, size, {});
+    plan->columns = direct_plan<E>(g, mask, threads);
+    const int chunk = direct_chunk<E>(g, *direct_plan<E>(g, mask), density);
+    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest), 0, 0, 0, 0}, packed, size, {});
     plan->layout = direct_layout<E>(g, *plan->weight, *plan->columns);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
     const RowRunKernels& kernels = selected_kernels();
-    plan->tiles =
-        make_tile_plan(winograd_size(g, tile).value(), static_cast<int32_t>(g.out_h()),
-                       static_cast<int32_t>(g.out_w()), mask, {kernels.lanes, kernels.max_vectors, 0});
-    const KernelPlanes planes = winograd_weight_planes(g, *plan->tiles);
-    const int64_t rows = panel_rows_in_cache(*plan->tiles->tiles);
+    const auto tiles_for = [&](int sharers) {
+      return make_tile_plan(winograd_size(g, tile).value(), static_cast<int32_t>(g.out_h()),
+                            static_cast<int32_t>(g.out_w()), mask,
+                            {kernels.lanes, kernels.max_vectors, 0, sharers});
+    };
+    plan->tiles = tiles_for(threads);
+    const auto serial = tiles_for(1);
+    const KernelPlanes planes = winograd_weight_planes(g, *serial);
+    const int64_t rows = panel_rows_in_cache(*serial->tiles);
     const int64_t chunk = std::clamp<int64_t>(rows / planes.rows, 1,
                                               std::min<int64_t>(g.in_channels(), 65535 / g.weight.taps()));
     plan->weight = prepare({static_cast<int>(chunk), tile, g.stride_h, g.stride_w, planes.together}, packed,
@@ -196,17 +201,19 @@ namespace {
 
 template <class E>
 std::shared_ptr<const LayerPlan> find_plan(const Conv2dGeometry& g, PackedWeight& weight,
-                                           const uint8_t* packed, size_t size, const uint8_t* mask) {
+                                           const uint8_t* packed, size_t size, const uint8_t* mask,
+                                           const Parallel& parallel) {
   auto& impl = weight.impl();
   std::lock_guard<std::mutex> lock(impl.mutex);
-  return impl.plan<E>(g, packed, size, mask);
+  return impl.plan<E>(g, packed, size, mask, parallel.threads());
 }
 
 template <class E>
 void conv2d_plain(const Conv2dGeometry& g, const float* weight, const uint8_t* mask,
                   const BasicConv2dOperands<E>& operands, Parallel& parallel) {
-  const auto plan = im2col_plan<E>(g, mask, std::is_same_v<E, float>);
-  const int chunk = limit_chunk<E>(im2col_chunk<E>(g, *plan, 1.0), g.weight,
+  constexpr bool dense = std::is_same_v<E, float>;
+  const auto plan = im2col_plan<E>(g, mask, dense, parallel.threads());
+  const int chunk = limit_chunk<E>(im2col_chunk<E>(g, *im2col_plan<E>(g, mask, dense), 1.0), g.weight,
                                    g.weight.in_channels_per_group * g.weight.taps());
   im2col_conv2d(g, *prepare_plain(weight, g.weight, chunk), *plan, operands, parallel);
 }
@@ -216,7 +223,7 @@ void conv2d_plain(const Conv2dGeometry& g, const float* weight, const uint8_t* m
 void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed, size_t size,
             const uint8_t* mask, const Conv2dOperands& operands, Parallel& parallel) {
   g.validate();
-  const auto plan = find_plan<float>(g, weight, packed, size, mask);
+  const auto plan = find_plan<float>(g, weight, packed, size, mask, parallel);
   if (plan->algorithm == Algorithm::depthwise)
     depthwise_conv2d(g, plan->plain->data(), mask, operands, parallel);
   else if (plan->algorithm == Algorithm::im2col)
@@ -238,7 +245,7 @@ void conv2d(const Conv2dGeometry& g, PackedWeight& weight, const uint8_t* packed
             const uint8_t* mask, const HalfConv2dOperands& operands, Parallel& parallel) {
   g.validate();
   const auto plan =
-      selected_half_kernels() == nullptr ? nullptr : find_plan<Half>(g, weight, packed, size, mask);
+      selected_half_kernels() == nullptr ? nullptr : find_plan<Half>(g, weight, packed, size, mask, parallel);
   if (plan == nullptr || plan->widened)
     widened_conv2d(g, operands, parallel, [&](const Conv2dGeometry& part, const Conv2dOperands& floats) {
       conv2d(part, weight, packed, size, mask, floats, parallel);

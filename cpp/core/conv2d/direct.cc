@@ -122,11 +122,11 @@ bool direct_applies(const Conv2dGeometry& g) {
 }
 
 template <class E>
-std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& g, const uint8_t* mask) {
+std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& g, const uint8_t* mask, int threads) {
   const BasicRowRunKernels<E>& kernels = kernels_for<E>();
   return make_direct_plan(static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()),
                           static_cast<int32_t>(Phases(g).pitch), mask,
-                          {kernels.lanes, kernels.max_vectors, 0});
+                          {kernels.lanes, kernels.max_vectors, 0, threads});
 }
 
 template <class E>
@@ -208,7 +208,7 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
 
 #define SEMISPARSE_INSTANTIATE(E)                                                                          \
   template bool direct_applies<E>(const Conv2dGeometry&);                                                  \
-  template std::shared_ptr<const ColumnPlan> direct_plan<E>(const Conv2dGeometry&, const uint8_t*);        \
+  template std::shared_ptr<const ColumnPlan> direct_plan<E>(const Conv2dGeometry&, const uint8_t*, int);   \
   template int direct_chunk<E>(const Conv2dGeometry&, const ColumnPlan&, double);                          \
   template DirectLayout direct_layout<E>(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&); \
   template void direct_conv2d(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&,             \

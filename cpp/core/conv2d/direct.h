@@ -21,11 +21,14 @@ namespace semisparse {
 template <class E>
 bool direct_applies(const Conv2dGeometry& geometry);
 
-// Vectors of neighbouring pixels that cover all computed columns, in panels; no windows, no tail.
+// Vectors of neighbouring pixels that cover all computed columns, in panels that `threads` share; no windows,
+// no tail.
 template <class E>
-std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, const uint8_t* mask);
+std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, const uint8_t* mask,
+                                              int threads = 1);
 
-// Channels in a chunk of the weights. `density`: nonzeros of all weights.
+// Channels in a chunk of the weights. `density`: nonzeros of all weights. `plan`: for one thread (see
+// im2col_chunk).
 template <class E>
 int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 

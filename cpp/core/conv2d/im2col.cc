@@ -111,7 +111,8 @@ int im2col_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density
 }
 
 template <class E>
-std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& g, const uint8_t* mask, bool dense) {
+std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& g, const uint8_t* mask, bool dense,
+                                              int threads) {
   const BasicRowRunKernels<E>& kernels = kernels_for<E>();
   ColumnGeometry c;
   c.out_h = static_cast<int32_t>(g.out_h());
@@ -120,7 +121,8 @@ std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& g, const uin
   c.step_y = static_cast<int32_t>(g.stride_h * padded_w(g));
   c.step_x = static_cast<int32_t>(g.stride_w);
   c.tap_x = static_cast<int32_t>(g.dilation_w);
-  return cached_column_plan(c, mask, {kernels.lanes, kernels.max_vectors, dense ? kernels.max_tail : 0});
+  return cached_column_plan(c, mask,
+                            {kernels.lanes, kernels.max_vectors, dense ? kernels.max_tail : 0, threads});
 }
 
 template <class E>
@@ -150,10 +152,11 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
   }
 }
 
-#define SEMISPARSE_INSTANTIATE(E)                                                                         \
-  template std::shared_ptr<const ColumnPlan> im2col_plan<E>(const Conv2dGeometry&, const uint8_t*, bool); \
-  template int im2col_chunk<E>(const Conv2dGeometry&, const ColumnPlan&, double);                         \
-  template void im2col_conv2d(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&,            \
+#define SEMISPARSE_INSTANTIATE(E)                                                                        \
+  template std::shared_ptr<const ColumnPlan> im2col_plan<E>(const Conv2dGeometry&, const uint8_t*, bool, \
+                                                            int);                                        \
+  template int im2col_chunk<E>(const Conv2dGeometry&, const ColumnPlan&, double);                        \
+  template void im2col_conv2d(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&,           \
                               const BasicConv2dOperands<E>&, Parallel&);
 SEMISPARSE_INSTANTIATE(float)
 SEMISPARSE_INSTANTIATE(Half)

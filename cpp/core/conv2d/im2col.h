@@ -12,12 +12,13 @@
 namespace semisparse {
 
 // Of tensors of E, float or Half. `dense`: hardly a weight is zero. A few columns past full vectors then
-// become a tail, whose kernel is fast for runs of all four filters only.
+// become a tail, whose kernel is fast for runs of all four filters only. `threads` share its panels.
 template <class E>
-std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& geometry, const uint8_t* mask,
-                                              bool dense);
+std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& geometry, const uint8_t* mask, bool dense,
+                                              int threads = 1);
 
-// Channels in a chunk of the weights. `density`: nonzeros of all weights.
+// Channels in a chunk of the weights. `density`: nonzeros of all weights. `plan`: for one thread, so that
+// sums are cut in the same places, and their rounding is the same, on any number of them.
 template <class E>
 int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 

@@ -11,15 +11,36 @@ namespace {
 constexpr int64_t kChannelBlock = 8;
 
 template <class E>
-void copy_strided(const Conv2dGeometry& g, const E* in, const int64_t (&s)[4], int64_t channels, E* out) {
+void copy_strided(const Conv2dGeometry& g, const E* in, const int64_t (&s)[4], const RowRange& rows,
+                  int64_t channels, E* out) {
   const int64_t w = padded_w(g), plane = padded_plane(g);
-  std::fill(out, out + channels * plane, E{});
-  for (int64_t y = 0; y < g.in_h; ++y) {
+  for (int64_t row = rows.first; row < rows.last; ++row) {
+    for (int64_t c = 0; c < channels; ++c) std::fill_n(out + c * plane + row * w, w, E{});
+    const int64_t y = row - g.pad_h;
+    if (y < 0 || y >= g.in_h) continue;
     const E* from = in + y * s[2];
-    E* to = out + (y + g.pad_h) * w + g.pad_w;
+    E* to = out + row * w + g.pad_w;
     for (int64_t x = 0; x < g.in_w; ++x)
       for (int64_t c = 0; c < channels; ++c) to[c * plane + x] = from[c * s[1] + x * s[3]];
   }
+}
+
+// Rows of channels [first, first + count) of image n, any strides, to padded planes of which the first begins
+// at `out`.
+template <class E>
+void copy_padded(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
+                 const BasicConstTensor4<E>& input, int64_t n, const RowRange& rows, int64_t first,
+                 int64_t count, E* out) {
+  const int64_t plane = padded_plane(g);
+  const int64_t (&s)[4] = input.stride;
+  if (s[3] == 1 || g.in_w == 1) {
+    for (int64_t c = 0; c < count; ++c)
+      copy_rows(g, kernels, input, n, first + c, rows, out + c * plane + rows.first * padded_w(g));
+    return;
+  }
+  const E* image = input.data + n * s[0] + first * s[1];
+  for (int64_t c = 0; c < count; c += kChannelBlock)
+    copy_strided(g, image + c * s[1], s, rows, std::min(kChannelBlock, count - c), out + c * plane);
 }
 
 }  // namespace
@@ -61,21 +82,6 @@ void copy_rows(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
                rows.first, rows.last, out});
 }
 
-template <class E>
-void copy_padded(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
-                 const BasicConstTensor4<E>& input, int64_t n, int64_t first, int64_t count, E* out) {
-  const int64_t plane = padded_plane(g);
-  const int64_t (&s)[4] = input.stride;
-  if (s[3] == 1 || g.in_w == 1) {
-    for (int64_t c = 0; c < count; ++c)
-      copy_rows(g, kernels, input, n, first + c, {0, padded_h(g)}, out + c * plane);
-    return;
-  }
-  const E* image = input.data + n * s[0] + first * s[1];
-  for (int64_t c = 0; c < count; c += kChannelBlock)
-    copy_strided(g, image + c * s[1], s, std::min(kChannelBlock, count - c), out + c * plane);
-}
-
 int64_t images_per_slab(const Conv2dGeometry& g) {
   const int64_t image_bytes = 4 * padded_plane(g) * g.in_channels();
   return std::clamp<int64_t>((int64_t{8} << 20) / image_bytes, 1, std::max<int64_t>(g.batch, 1));
@@ -86,13 +92,10 @@ void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
                  const BasicConstTensor4<E>& input, int64_t first, int64_t count, E* out,
                  Parallel& parallel) {
   const int64_t plane = padded_plane(g), channels = g.in_channels();
-  // Enough work in a task to be worth handing out.
-  const int64_t together = std::max<int64_t>(1, 65536 / plane), copies = (channels + together - 1) / together;
-  parallel.run(count * copies, [&](int64_t task) {
-    const int64_t n = task / copies, c = task % copies * together;
-    copy_padded(g, kernels, input, first + n, c, std::min(together, channels - c),
-                out + (n * channels + c) * plane);
-  });
+  share_rows(count, padded_h(g), plane, channels, parallel,
+             [&](int64_t n, const RowRange& rows, int64_t c, int64_t together) {
+               copy_padded(g, kernels, input, first + n, rows, c, together, out + (n * channels + c) * plane);
+             });
 }
 
 #define SEMISPARSE_INSTANTIATE(E)                                                                           \
@@ -101,8 +104,6 @@ void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
                                    int64_t);                                                                \
   template void copy_rows(const Conv2dGeometry&, const BasicRowRunKernels<E>&, const BasicConstTensor4<E>&, \
                           int64_t, int64_t, const RowRange&, E*);                                           \
-  template void copy_padded(const Conv2dGeometry&, const BasicRowRunKernels<E>&,                            \
-                            const BasicConstTensor4<E>&, int64_t, int64_t, int64_t, E*);                    \
   template void copy_images(const Conv2dGeometry&, const BasicRowRunKernels<E>&,                            \
                             const BasicConstTensor4<E>&, int64_t, int64_t, E*, Parallel&);
 SEMISPARSE_INSTANTIATE(float)

@@ -6,6 +6,7 @@
 // larger part.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "core/columns/column_plan.h"
@@ -52,10 +53,23 @@ template <class E>
 void copy_rows(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
                const BasicConstTensor4<E>& input, int64_t n, int64_t channel, const RowRange& rows, E* out);
 
-// Copies channels [first, first + count) of image n, any strides, to `out`, padded_plane() elements each.
-template <class E>
-void copy_padded(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
-                 const BasicConstTensor4<E>& input, int64_t n, int64_t first, int64_t count, E* out);
+// Shares the copying of images, `rows` rows each and `plane` elements a channel, between threads: calls
+// copy(image, rows, first channel, channels). Each thread copies rows next to each other, of all channels, as
+// it will compute panels next to each other: most of what a panel reads is then in its own cache. A task is
+// enough work to be worth handing out.
+template <class Copy>
+void share_rows(int64_t images, int64_t rows, int64_t plane, int64_t channels, Parallel& parallel,
+                const Copy& copy) {
+  const int64_t bands =
+      images % parallel.threads() == 0 ? 1 : std::clamp<int64_t>(rows / 8, 1, parallel.threads());
+  const int64_t together = std::max<int64_t>(1, 65536 * bands / plane),
+                parts = (channels + together - 1) / together;
+  parallel.run(images * bands * parts, [&](int64_t task) {
+    const int64_t image = task / parts / bands, band = task / parts % bands, c = task % parts * together;
+    copy(image, RowRange{rows * band / bands, rows * (band + 1) / bands}, c,
+         std::min(together, channels - c));
+  });
+}
 
 // Images whose padded copies are made and used together: 8 MiB of them, at least one.
 int64_t images_per_slab(const Conv2dGeometry& g);

@@ -116,7 +116,7 @@ template <class Run>
 void share_panels(int64_t images, int64_t groups, int64_t panels, int blocks, Parallel& parallel, Run run) {
   const int64_t threads = parallel.threads(), whole = images * groups * panels;
   int64_t shares = 1;
-  if (threads > 1 && whole < 8 * threads) shares = std::clamp<int64_t>(blocks / 4, 1, threads);
+  if (whole % threads != 0 && whole < 8 * threads) shares = std::clamp<int64_t>(blocks / 4, 1, threads);
   parallel.run(whole * shares, [&](int64_t task) {
     const int64_t share = task % shares, panel = task / shares % panels;
     const int64_t group = task / shares / panels % groups, image = task / shares / panels / groups;

@@ -20,24 +20,22 @@ void split_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
                   int64_t phase_floats, E* out, Parallel& parallel) {
   const Phases phases(g);
   const int64_t channels = g.in_channels(), channel_floats = phases.count * phase_floats;
-  const int64_t together = std::max<int64_t>(1, 65536 / channel_floats),
-                parts = (channels + together - 1) / together;
-  parallel.run(count * parts, [&](int64_t task) {
+  const auto split = [&](int64_t n, const RowRange& part, int64_t begin, int64_t together) {
     static thread_local BasicAlignedBuffer<E> line;
     const int64_t (&s)[4] = input.stride;
-    const int64_t n = task / parts, begin = task % parts * together;
     // Rows of padding that lie before the first row.
-    const int64_t pad_h = g.pad_h - rows.first * g.stride_h;
+    const int64_t pad_h = g.pad_h - (rows.first + part.first) * g.stride_h;
     SplitArgs<E> a{nullptr,      g.in_h,       g.in_w,     s[2],       s[3],
-                   pad_h,        g.pad_w,      g.stride_h, g.stride_w, rows.last - rows.first,
+                   pad_h,        g.pad_w,      g.stride_h, g.stride_w, part.last - part.first,
                    phases.pitch, phase_floats, nullptr,    nullptr};
     a.line = line.reserve(static_cast<size_t>(phases.pitch * g.stride_w + 2 * kernels.lanes));
-    for (int64_t c = begin; c < std::min(begin + together, channels); ++c) {
+    for (int64_t c = begin; c < begin + together; ++c) {
       a.in = input.data + (first + n) * s[0] + c * s[1];
-      a.out = out + (n * channels + c) * channel_floats;
+      a.out = out + (n * channels + c) * channel_floats + part.first * phases.pitch;
       kernels.split(a);
     }
-  });
+  };
+  share_rows(count, rows.last - rows.first, channel_floats, channels, parallel, split);
 }
 
 template void split_images(const Conv2dGeometry&, const RowRunKernels&, const ConstTensor4&, int64_t, int64_t,

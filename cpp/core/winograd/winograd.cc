@@ -246,7 +246,7 @@ void winograd_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, cons
     else if (!in_place)
       copy_images(g, l.rows, operands.input, first, count, copy, parallel);
     const int64_t tasks = count * static_cast<int64_t>(plan.tiles->panels.size());
-    if (parallel.threads() == 1 || tasks >= 4 * parallel.threads()) {
+    if (tasks % parallel.threads() == 0 || tasks >= 4 * parallel.threads()) {
       run_panels(l, images.data(), first, count, parallel);
     } else {
       for (int64_t n = 0; n < count; ++n) run_shares(l, images[static_cast<size_t>(n)], first + n, parallel);

@@ -75,7 +75,7 @@ std::optional<WinogradSize> winograd_size(const Conv2dGeometry& geometry, int ti
 struct KernelPlanes;
 struct PreparedWeight;
 
-// How the kernels of this convolution are prepared for winograd_conv2d.
+// How the kernels of this convolution are prepared for winograd_conv2d. `plan`: for one thread.
 KernelPlanes winograd_weight_planes(const Conv2dGeometry& geometry, const TilePlan& plan);
 
 // `weight`: made with winograd_weight_planes.
