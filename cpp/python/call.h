@@ -69,7 +69,7 @@ class Image {
 FloatArray output_array(const py::object& out, const std::vector<int64_t>& shape, const py::array& input);
 
 void define_calls(py::module_& m);        // Call, Sequence
-void define_layer_calls(py::module_& m);  // Conv2dCall, LinearCall, MaxPool2dCall
+void define_layer_calls(py::module_& m);  // Conv2dCall, LinearCall, MatmulCall, MaxPool2dCall
 void define_array_calls(py::module_& m);  // all others
 
 }  // namespace semisparse::python

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution, linear layer and max pooling as calls.
+// Convolution, linear layer, matrix product and max pooling as calls.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -186,6 +186,59 @@ class LinearCall final : public Call {
   LinearOperands operands_;
 };
 
+// A convolution of 1x1: the rows of `a` are its filters, the columns of `b` its pixels. (Not by numpy's BLAS,
+// whose threads go on spinning for some 20 ms and take the processors from ours.)
+class MatmulCall final : public Call {
+ public:
+  MatmulCall(const py::object& a, const py::object& b, const py::object& out) : a_(a), b_(b) {
+    const std::vector<int64_t> shape = {a_.size(0), a_.size(1), a_.size(2), b_.size(3)};
+    check(
+        a_.size(0) == b_.size(0) && a_.size(1) == b_.size(1) && a_.size(3) == b_.size(2), "`a` is ",
+        describe(a_.array()), " and `b` is ", describe(b_.array()),
+        ", which have no product: the first two sizes must be the same, and `a` must have as many columns as "
+        "`b` has rows");
+    geometry_.in_h = 1;
+    geometry_.in_w = shape[3];
+    geometry_.weight = {shape[2], a_.size(3), 1, 1, 1};
+    geometry_.validate();
+    output_ = output_array(out, shape, a_.array());
+    output_ = output_array(output_, shape, b_.array());
+    result_ = output_.mutable_data();
+    reads_in_place_ = a_.in_place(a) && b_.in_place(b);
+  }
+
+  void run(Parallel& parallel) override {
+    const ConstTensor4 &a = a_.tensor(), &b = b_.tensor();
+    const int64_t rows = a_.size(2), columns = a_.size(3);
+    const bool side_by_side = a.stride[3] == 1 && a.stride[2] == columns;
+    std::vector<float> copy(static_cast<size_t>(side_by_side ? 0 : rows * columns));
+    Conv2dOperands operands;
+    operands.output = result_;
+    for (int64_t n = 0; n < a_.size(0); ++n) {
+      for (int64_t c = 0; c < a_.size(1); ++c, operands.output += rows * geometry_.in_w) {
+        const float* const from = a.data + n * a.stride[0] + c * a.stride[1];
+        if (!side_by_side)
+          for (int64_t y = 0; y < rows; ++y)
+            for (int64_t x = 0; x < columns; ++x)
+              copy[static_cast<size_t>(y * columns + x)] = from[y * a.stride[2] + x * a.stride[3]];
+        operands.input = {b.data + n * b.stride[0] + c * b.stride[1], {0, b.stride[2], 0, b.stride[3]}};
+        conv2d(geometry_, side_by_side ? from : copy.data(), nullptr, operands, parallel);
+      }
+    }
+  }
+
+  void rebind(const py::object& input) override {
+    if (input.is_none()) return a_.rebind(input);
+    const auto sizes = py::make_tuple(a_.size(0), a_.size(1), a_.size(2), a_.size(3));
+    a_.rebind(py::module_::import("numpy").attr("broadcast_to")(input, sizes));
+  }
+
+ private:
+  Image a_, b_;
+  float* result_ = nullptr;
+  Conv2dGeometry geometry_;
+};
+
 }  // namespace
 
 void define_layer_calls(py::module_& m) {
@@ -199,6 +252,8 @@ void define_layer_calls(py::module_& m) {
   py::class_<LinearCall, Call>(m, "LinearCall")
       .def(py::init<Object, Object, Object, const std::string&, Object>(), py::arg("input"),
            py::arg("weight"), py::arg("bias"), py::arg("activation"), py::arg("out"));
+  py::class_<MatmulCall, Call>(m, "MatmulCall", "Matrices are the last two of four dimensions.")
+      .def(py::init<Object, Object, Object>(), py::arg("a"), py::arg("b"), py::arg("out"));
   py::class_<MaxPool2dCall, Call>(m, "MaxPool2dCall")
       .def(py::init<Object, Pair, Pair, Pair, Pair, bool, Object>(), py::arg("input"), py::arg("kernel_size"),
            py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("out"));

@@ -184,19 +184,17 @@ def _prepare(graphs: tuple[Graph, ...], tensors: dict[str, np.ndarray]) -> dict[
                 if isinstance(weight, TensorRef):
                     prepared[weight.name] = _packed(prepared[weight.name], node, weight, (*shape, 1, 1), 1)
                 continue
-            if "conv2d" not in node.op:
-                continue
-            given = convolution_arguments(node.op, node.args, node.kwargs)
-            weight = given["weight"]
+            weight, groups = _weight(node)
             if not isinstance(weight, TensorRef):
                 continue
             if node.op == "semisparse.conv2d.packed":
-                shape, groups = tuple(given["weight_shape"]), given["groups"]
+                given = convolution_arguments(node.op, node.args, node.kwargs)
+                shape = tuple(given["weight_shape"])
                 prepared[weight.name] = _packed(prepared[weight.name], node, weight, shape, groups)
             elif isinstance(prepared[weight.name], _core.PackedWeight):
                 continue
-            elif _only_weight(graphs, weight):
-                bytes_ = _core.pack_weight(tensors[weight.name] + np.float32(0), given["groups"])
+            elif _only_weight(graphs, node, weight):
+                bytes_ = _core.pack_weight(tensors[weight.name] + np.float32(0), groups)
                 prepared[weight.name] = _core.PackedWeight(bytes_)
     return prepared
 
@@ -214,17 +212,28 @@ def _packed(
     return packed
 
 
-def _only_weight(graphs: tuple[Graph, ...], tensor: TensorRef) -> bool:
-    """Whether a constant is used as the weight of convolutions and as nothing else."""
+def _weight(node: Node) -> tuple[Any, int]:
+    """The weight of a convolution or linear layer and its groups; of other nodes None."""
+    if node.op == "aten.linear.default":
+        return node.kwargs.get("weight", *node.args[1:2]), 1
+    if "conv2d" not in node.op:
+        return None, 1
+    given = convolution_arguments(node.op, node.args, node.kwargs)
+    return given["weight"], given["groups"]
+
+
+def _only_weight(graphs: tuple[Graph, ...], reader: Node, tensor: TensorRef) -> bool:
+    """Whether a constant is the weight of layers of the kind of `reader`, and nothing else."""
+    kind = "linear" in reader.op
     for graph in graphs:
+        if (spec := graph.tensors.get(tensor.name)) and (spec.dtype != "float32" or len(spec.shape) < 2):
+            return False
         for node in graph.nodes:
             uses = sum(ref == tensor for ref in references((node.args, node.kwargs)))
             if uses == 0:
                 continue
-            if "conv2d" not in node.op or uses > 1:
-                return False
-            given = convolution_arguments(node.op, node.args, node.kwargs)
-            if given["weight"] != tensor:
+            weight, _ = _weight(node)
+            if weight != tensor or uses > 1 or ("linear" in node.op) != kind:
                 return False
         if any(ref == tensor for ref in references(graph.output)):
             return False
