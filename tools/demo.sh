@@ -7,10 +7,11 @@ cd "$(dirname "$0")/.."
 dense=("$@") sparse=("$@")
 if [ $# = 0 ]; then
   dense=(--data digits --size 80 -b 32 --epochs 4 --lr 0.03 --lr-warmup-epochs 1)
-  sparse=(--data digits --size 80 -b 32 --epochs 4 --lr 0.03)
+  sparse=(--data digits --size 80 -b 32 --epochs 3 --lr 0.03)
 fi
 tools/setup.sh train,eval,peers
 export PATH="$PWD/${VENV:-.venv}/bin:$PATH"
+unset PYTHONDONTWRITEBYTECODE # nine processes import torch: what the first one compiles serves the others
 out="${OUT:-runs/demo}"
 fine_tune() { # name, options
   local name="$1"

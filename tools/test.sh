@@ -22,4 +22,5 @@ core_tests build/core
 core_tests build/core-sanitized -DSEMISPARSE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
 echo "== Python"
+unset PYTHONDONTWRITEBYTECODE # many tests start processes that import torch: what the first one compiles serves all
 python -m pytest "$@"
