@@ -32,25 +32,32 @@ bool direct_in_place(const Conv2dGeometry& g, const BasicConstTensor4<E>& input)
          channel <= (kMostFloats - g.in_h * g.in_w) / g.in_channels();
 }
 
-// Strided images are cut into phases as they are read, so many rows at once as stay in the L2 cache.
+// Copies are made, and strided images cut into phases, as they are read: so many rows at once as stay in the
+// L2 cache.
 std::vector<Band> cut_bands(const Conv2dGeometry& g, const ColumnPlan& plan, int64_t element_bytes) {
   const Phases phases(g);
   const int64_t panels = static_cast<int64_t>(plan.panels.size());
-  if (phases.count == 1) return {{0, panels, {0, phases.rows}}};
+  // Usually read in place.
+  if (phases.count == 1 && g.pad_h + g.pad_w == 0) return {{0, panels, {0, phases.rows}}};
   const int64_t row_bytes = element_bytes * phases.count * phases.pitch * g.in_channels();
-  const int64_t most = static_cast<int64_t>(cpu_info().l2_bytes) * 5 / 8 / row_bytes;
-  const int64_t reach = g.dilation_h * (g.weight.kernel_h - 1) / g.stride_h + 1;
+  const int64_t reach = g.dilation_h * (g.weight.kernel_h - 1) / g.stride_h + 1, shared = reach - 1;
+  const int64_t fit =
+      std::max(static_cast<int64_t>(cpu_info().l2_bytes) * 5 / 8 / row_bytes - shared, int64_t{1});
+  const int64_t rows = phases.rows - shared, count = (rows + fit - 1) / fit;
+  // Bands of nearly equal height, whose panels need not end at the end of a row.
+  const int64_t panel_rows = int64_t{plan.widest} * plan.lanes / phases.pitch + 1;
+  const int64_t most = std::min((rows + count - 1) / count + panel_rows, std::max(fit, panel_rows)) + shared;
   std::vector<Band> bands;
   for (int64_t p = 0; p < panels; ++p) {
     const Panel& panel = plan.panels[static_cast<size_t>(p)];
     const bool reads = panel.vectors > 0;
-    const RowRange rows{panel.first_y, std::min<int64_t>(panel.last_y + reach, phases.rows)};
+    const RowRange read{panel.first_y, std::min<int64_t>(panel.last_y + reach, phases.rows)};
     Band* const last = bands.empty() ? nullptr : &bands.back();
-    if (last != nullptr && (!reads || rows.last - last->rows.first <= most)) {
+    if (last != nullptr && (!reads || read.last - last->rows.first <= most)) {
       ++last->panels;
-      if (reads) last->rows.last = std::max(last->rows.last, rows.last);
+      if (reads) last->rows.last = std::max(last->rows.last, read.last);
     } else {
-      bands.push_back({p, 1, reads ? rows : RowRange{0, 0}});
+      bands.push_back({p, 1, reads ? read : RowRange{0, 0}});
     }
   }
   return bands;
@@ -186,7 +193,7 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
         split_images(g, kernels, operands.input, first, images, band.rows, layout.phase_floats, copy,
                      parallel);
       else if (!in_place)
-        copy_images(g, kernels, operands.input, first, images, copy, parallel);
+        copy_images(g, kernels, operands.input, first, images, band.rows, channel_floats, copy, parallel);
       share_panels(images, g.weight.groups, band.panels, weight.groups[0].blocks, parallel,
                    [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
                      const PanelTask<E> t{&g,

@@ -140,7 +140,8 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
   const int64_t pixels = g.out_h() * g.out_w();
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
-    if (copied) copy_images(g, kernels, operands.input, first, images, padded, parallel);
+    if (copied)
+      copy_images(g, kernels, operands.input, first, images, {0, padded_h(g)}, plane, padded, parallel);
     share_panels(images, g.weight.groups, static_cast<int64_t>(plan.panels.size()), weight.groups[0].blocks,
                  parallel, [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
                    const Task<E> t{

@@ -12,8 +12,9 @@ constexpr int64_t kChannelBlock = 8;
 
 template <class E>
 void copy_strided(const Conv2dGeometry& g, const E* in, const int64_t (&s)[4], const RowRange& rows,
-                  int64_t channels, E* out) {
-  const int64_t w = padded_w(g), plane = padded_plane(g);
+                  int64_t channels, int64_t plane, E* out) {
+  const int64_t w = padded_w(g);
+  out -= rows.first * w;
   for (int64_t row = rows.first; row < rows.last; ++row) {
     for (int64_t c = 0; c < channels; ++c) std::fill_n(out + c * plane + row * w, w, E{});
     const int64_t y = row - g.pad_h;
@@ -25,22 +26,20 @@ void copy_strided(const Conv2dGeometry& g, const E* in, const int64_t (&s)[4], c
   }
 }
 
-// Rows of channels [first, first + count) of image n, any strides, to padded planes of which the first begins
-// at `out`.
+// Rows of channels [first, first + count) of image n, any strides, to `out`, `plane` elements for each
+// channel.
 template <class E>
 void copy_padded(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
                  const BasicConstTensor4<E>& input, int64_t n, const RowRange& rows, int64_t first,
-                 int64_t count, E* out) {
-  const int64_t plane = padded_plane(g);
+                 int64_t count, int64_t plane, E* out) {
   const int64_t (&s)[4] = input.stride;
   if (s[3] == 1 || g.in_w == 1) {
-    for (int64_t c = 0; c < count; ++c)
-      copy_rows(g, kernels, input, n, first + c, rows, out + c * plane + rows.first * padded_w(g));
+    for (int64_t c = 0; c < count; ++c) copy_rows(g, kernels, input, n, first + c, rows, out + c * plane);
     return;
   }
   const E* image = input.data + n * s[0] + first * s[1];
   for (int64_t c = 0; c < count; c += kChannelBlock)
-    copy_strided(g, image + c * s[1], s, rows, std::min(kChannelBlock, count - c), out + c * plane);
+    copy_strided(g, image + c * s[1], s, rows, std::min(kChannelBlock, count - c), plane, out + c * plane);
 }
 
 }  // namespace
@@ -89,12 +88,13 @@ int64_t images_per_slab(const Conv2dGeometry& g) {
 
 template <class E>
 void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
-                 const BasicConstTensor4<E>& input, int64_t first, int64_t count, E* out,
-                 Parallel& parallel) {
-  const int64_t plane = padded_plane(g), channels = g.in_channels();
-  share_rows(count, padded_h(g), plane, channels, parallel,
-             [&](int64_t n, const RowRange& rows, int64_t c, int64_t together) {
-               copy_padded(g, kernels, input, first + n, rows, c, together, out + (n * channels + c) * plane);
+                 const BasicConstTensor4<E>& input, int64_t first, int64_t count, const RowRange& rows,
+                 int64_t plane, E* out, Parallel& parallel) {
+  const int64_t channels = g.in_channels();
+  share_rows(count, rows.last - rows.first, plane, channels, parallel,
+             [&](int64_t n, const RowRange& part, int64_t c, int64_t together) {
+               copy_padded(g, kernels, input, first + n, {rows.first + part.first, rows.first + part.last}, c,
+                           together, plane, out + (n * channels + c) * plane + part.first * padded_w(g));
              });
 }
 
@@ -105,7 +105,8 @@ void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
   template void copy_rows(const Conv2dGeometry&, const BasicRowRunKernels<E>&, const BasicConstTensor4<E>&, \
                           int64_t, int64_t, const RowRange&, E*);                                           \
   template void copy_images(const Conv2dGeometry&, const BasicRowRunKernels<E>&,                            \
-                            const BasicConstTensor4<E>&, int64_t, int64_t, E*, Parallel&);
+                            const BasicConstTensor4<E>&, int64_t, int64_t, const RowRange&, int64_t, E*,    \
+                            Parallel&);
 SEMISPARSE_INSTANTIATE(float)
 SEMISPARSE_INSTANTIATE(Half)
 #undef SEMISPARSE_INSTANTIATE

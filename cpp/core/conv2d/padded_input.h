@@ -74,9 +74,11 @@ void share_rows(int64_t images, int64_t rows, int64_t plane, int64_t channels, P
 // Images whose padded copies are made and used together: 8 MiB of them, at least one.
 int64_t images_per_slab(const Conv2dGeometry& g);
 
-// Padded copies of images [first, first + count), all channels, one after the other.
+// Rows of the padded planes of images [first, first + count), all channels: channel by channel, image by
+// image, `plane` elements for each channel.
 template <class E>
 void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
-                 const BasicConstTensor4<E>& input, int64_t first, int64_t count, E* out, Parallel& parallel);
+                 const BasicConstTensor4<E>& input, int64_t first, int64_t count, const RowRange& rows,
+                 int64_t plane, E* out, Parallel& parallel);
 
 }  // namespace semisparse

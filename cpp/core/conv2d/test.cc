@@ -182,7 +182,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("a strided image larger than the L2 cache is cut into phases band by band") {
+TEST_CASE("an image larger than the L2 cache is copied, or cut into phases, band by band") {
   // Five times as large.
   Random r(21);
   Conv2dGeometry g;
@@ -190,32 +190,38 @@ TEST_CASE("a strided image larger than the L2 cache is cut into phases band by b
   g.in_w = 250;
   g.weight = {5, 8, 3, 3, 1};
   g.in_h = static_cast<int64_t>(cpu_info().l2_bytes) * 5 / (4 * 8 * g.in_w);
-  g.stride_h = g.stride_w = 2;
   g.pad_h = g.pad_w = 1;
-  const int64_t plane = g.in_h * g.in_w, pixels = g.out_h() * g.out_w();
+  const int64_t plane = g.in_h * g.in_w;
   const auto input = r.normals(g.batch * 8 * plane), weight = r.normals(g.weight.elements());
-  std::vector<uint8_t> scattered(static_cast<size_t>(pixels));
-  for (uint8_t& kept : scattered) kept = r.chance(0.7);
-  auto gap = scattered;  // rows of which nothing is computed
-  std::fill(gap.begin() + pixels / 4, gap.begin() + pixels * 3 / 4, uint8_t{0});
   const auto packed = pack_weight(weight.data(), g.weight);
   const Forced forced(Algorithm::direct);
   ThreadPool four(4);
   Serial one;
-  for (const std::vector<uint8_t>& columns : {std::vector<uint8_t>(), scattered, gap}) {
-    const uint8_t* const mask = columns.empty() ? nullptr : columns.data();
-    auto want = poisoned(g.batch * 5 * pixels), got = want, threaded = want;
-    Conv2dOperands o;
-    o.input = {input.data(), {8 * plane, plane, g.in_w, 1}};
-    o.output = want.data();
-    conv2d_reference(g, weight.data(), mask, o);
+  for (const int64_t stride : {1, 2}) {
+    g.stride_h = g.stride_w = stride;
+    const int64_t pixels = g.out_h() * g.out_w();
+    std::vector<uint8_t> scattered(static_cast<size_t>(pixels));
+    for (uint8_t& kept : scattered) kept = r.chance(0.7);
+    auto gap = scattered;  // rows of which nothing is computed
+    std::fill(gap.begin() + pixels / 4, gap.begin() + pixels * 3 / 4, uint8_t{0});
     PackedWeight prepared;
-    o.output = got.data();
-    conv2d(g, prepared, packed.data(), packed.size(), mask, o, one);
-    check_close(got, want, 72);
-    o.output = threaded.data();
-    conv2d(g, prepared, packed.data(), packed.size(), mask, o, four);
-    CHECK(got == threaded);
+    for (const std::vector<uint8_t>& columns : {std::vector<uint8_t>(), scattered, gap}) {
+      const uint8_t* const mask = columns.empty() ? nullptr : columns.data();
+      auto want = poisoned(g.batch * 5 * pixels), got = want, threaded = want;
+      Conv2dOperands o;
+      if (columns == gap)
+        o.input = {input.data(), {8 * plane, 1, 8 * g.in_w, 8}};  // channels_last
+      else
+        o.input = {input.data(), {8 * plane, plane, g.in_w, 1}};
+      o.output = want.data();
+      conv2d_reference(g, weight.data(), mask, o);
+      o.output = got.data();
+      conv2d(g, prepared, packed.data(), packed.size(), mask, o, one);
+      check_close(got, want, 72);
+      o.output = threaded.data();
+      conv2d(g, prepared, packed.data(), packed.size(), mask, o, four);
+      CHECK(got == threaded);
+    }
   }
 }
 
