@@ -83,6 +83,11 @@ struct InputTiles {
       const float* in = a.in + y * a.stride_h;
       float* const to = lines + left;
       int64_t x = 0;
+      for (; x + 4 * S::lanes <= whole; x += 4 * S::lanes) {
+        Reg pixels[4];
+        SEMISPARSE_UNROLL for (int i = 0; i < 4; ++i) pixels[i] = S::loadu(in + x + i * S::lanes);
+        SEMISPARSE_UNROLL for (int i = 0; i < 4; ++i) S::storeu(to + x + i * S::lanes, pixels[i]);
+      }
       for (; x + 2 * S::lanes <= whole; x += 2 * S::lanes) {
         const Reg first = S::loadu(in + x), second = S::loadu(in + x + S::lanes);
         S::storeu(to + x, first);
@@ -156,6 +161,21 @@ struct InputTiles {
             patch,
             [&](const float* p) {
               return S::permute2(S::loadu(p + base), S::loadu(p + base + S::lanes), index);
+            },
+            out, a.plane_stride);
+      } else if (vector->windows == 2) {  // often: the last tiles of a row and the first of the next
+        const Index index0 = S::index(&tiles.indices[static_cast<size_t>(window[0].index)], 0);
+        const Index index1 = S::index(&tiles.indices[static_cast<size_t>(window[1].index)], 0);
+        const auto second = S::mask(window[1].lanes);
+        const ptrdiff_t base0 = window[0].base, base1 = window[1].base;
+        transform(
+            patch,
+            [&](const float* p) {
+              asm("" : "+r"(p));  // one address for four loads, or GCC keeps more of them than registers
+              const Reg value = S::permute2(S::loadu(p + base0), S::loadu(p + base0 + S::lanes), index0);
+              return S::select(second,
+                               S::permute2(S::loadu(p + base1), S::loadu(p + base1 + S::lanes), index1),
+                               value);
             },
             out, a.plane_stride);
       } else {

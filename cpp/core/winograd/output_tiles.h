@@ -80,16 +80,51 @@ struct OutputTiles {
   template <class Act>
   static SEMISPARSE_INLINE void store_whole(const TileOutputArgs& a, int64_t at, int32_t acc, int lines,
                                             size_t width) {
-    const float* from = a.scratch + (joined ? M * acc : acc);
+    const float* from = a.scratch + acc;
     for (int y = 0; y < lines; ++y, at += a.plan->out_w, from += M * width) {
       Reg in[M], line[M];
-      if constexpr (joined) {
-        SEMISPARSE_UNROLL for (int j = 0; j < M; ++j) line[j] = S::loadu(from + j * S::lanes);
-      } else {
-        SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) in[x] = S::loadu(from + static_cast<size_t>(x) * width);
-        join(in, line);
-      }
+      SEMISPARSE_UNROLL for (int x = 0; x < M; ++x) in[x] = S::loadu(from + static_cast<size_t>(x) * width);
+      join(in, line);
       store_line<Act>(a, at, line);
+    }
+  }
+
+  // The lines of a tile: in scratch, `residual` and output, for the tile at the origin of each.
+  struct Lines {
+    const float *from[M], *residual[M];
+    float* to[M];
+    SEMISPARSE_INLINE Lines(const TileOutputArgs& a, size_t width) {
+      SEMISPARSE_UNROLL for (int y = 0; y < M; ++y) {
+        from[y] = a.scratch + static_cast<size_t>(y * M) * width;
+        residual[y] = a.residual != nullptr ? a.residual + y * a.plan->out_w : nullptr;
+        to[y] = a.output + y * a.plan->out_w;
+      }
+    }
+  };
+
+  // A segment of which every tile is computed or filled, and whole. Tile by tile: what the plan says about
+  // it is read once for all its lines.
+  template <class Act, bool Residual>
+  static SEMISPARSE_INLINE void store_tiles(const Lines& lines, const TileSegment& segment, int64_t at,
+                                            Reg fill, Reg filled) {
+    uint32_t computed = segment.computed;
+    const int64_t end = at + int64_t{segment.count} * M;
+    for (int64_t in = int64_t{segment.acc} * M; at < end; at += M, computed >>= 1) {
+      if (computed & 1) {
+        SEMISPARSE_UNROLL for (int y = 0; y < M; ++y) {
+          Reg r = S::loadu(lines.from[y] + in);
+          if constexpr (Residual) r = S::add(r, S::loadu(lines.residual[y] + at));
+          S::storeu(lines.to[y] + at, Act::template apply<S>(r));
+          if (y % 2 == 1) asm volatile("" ::: "memory");  // or GCC mixes four exponentials, which spill
+        }
+        in += M;
+      } else {
+        SEMISPARSE_UNROLL for (int y = 0; y < M; ++y) {
+          Reg r = filled;
+          if constexpr (Residual) r = Act::template apply<S>(S::add(fill, S::loadu(lines.residual[y] + at)));
+          S::storeu(lines.to[y] + at, r);
+        }
+      }
     }
   }
 
@@ -118,7 +153,8 @@ struct OutputTiles {
 
   template <class Act>
   static void store(const TileOutputArgs& a, const TilePlan::PanelSegments& range, size_t width) {
-    const Reg fill = S::set1(a.fill);
+    const Reg fill = S::set1(a.fill), filled = Act::template apply<S>(fill);
+    const Lines whole(a, width);
     constexpr uint32_t all = (S::lanes == 32 ? 0u : 1u << S::lanes) - 1;
     for (int32_t s = range.first; s < range.first + range.count; ++s) {
       const TileSegment& segment = a.plan->segments[static_cast<size_t>(s)];
@@ -131,7 +167,15 @@ struct OutputTiles {
       const uint32_t* masks =
           segment.pixels < 0 ? nullptr : &a.plan->pixels[static_cast<size_t>(segment.pixels)];
       const int64_t first_pixel = int64_t{segment.row} * M * a.plan->out_w + int64_t{segment.first} * M;
-      if (segment.count == S::lanes && neighbours && pixels == M * S::lanes && masks == nullptr) {
+      if constexpr (joined) {
+        if (lines == M && pixels == int64_t{segment.count} * M && segment.whole) {
+          if (a.residual != nullptr)
+            store_tiles<Act, true>(whole, segment, first_pixel, fill, filled);
+          else
+            store_tiles<Act, false>(whole, segment, first_pixel, fill, filled);
+          continue;
+        }
+      } else if (segment.count == S::lanes && neighbours && pixels == M * S::lanes && masks == nullptr) {
         store_whole<Act>(a, first_pixel, segment.acc, lines, width);
         continue;
       }

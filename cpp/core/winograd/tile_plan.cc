@@ -16,14 +16,13 @@ std::vector<uint8_t> tile_mask(int tile, int64_t out_h, int64_t out_w, const uin
   return tiles;
 }
 
-// Whether some pixels of a segment are computed and others not.
-bool mixed(const uint8_t* mask, const TileSegment& segment, const TilePlan& plan) {
+// Whether some pixels of tiles [first, last) of a row are computed and others not.
+bool mixed(const uint8_t* mask, int32_t row, int32_t first, int32_t last, const TilePlan& plan) {
   const int tile = plan.size.tile;
-  const int32_t end_y = std::min(plan.out_h, (segment.row + 1) * tile);
-  const int32_t end_x = std::min(plan.out_w, (segment.first + segment.count) * tile);
+  const int32_t end_y = std::min(plan.out_h, (row + 1) * tile), end_x = std::min(plan.out_w, last * tile);
   bool any = false, all = true;
-  for (int32_t y = segment.row * tile; y < end_y; ++y)
-    for (int32_t x = segment.first * tile; x < end_x; ++x) {
+  for (int32_t y = row * tile; y < end_y; ++y)
+    for (int32_t x = first * tile; x < end_x; ++x) {
       const bool computed = mask[y * plan.out_w + x] != 0;
       any = any || computed;
       all = all && computed;
@@ -102,7 +101,11 @@ std::shared_ptr<const TilePlan> make_tile_plan(WinogradSize size, int32_t out_h,
       plan->indices.resize(static_cast<size_t>(segment.index + lanes), 0);
       segment.acc = number - rank - first_column(panel);
       if (rank == 0) segment.acc = 0;
-      if (mask != nullptr && mixed(mask, segment, *plan)) add_pixels(mask, lanes, &segment, plan.get());
+      if (mask != nullptr && mixed(mask, row, segment.first, at, *plan)) {
+        add_pixels(mask, lanes, &segment, plan.get());
+        for (int32_t t = segment.first; t < at; ++t)
+          segment.whole = segment.whole && !mixed(mask, row, t, t + 1, *plan);
+      }
       plan->segments.push_back(segment);
       ++plan->panels[panel].count;
     }

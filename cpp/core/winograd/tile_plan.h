@@ -22,6 +22,7 @@ struct TileSegment {
   // The pixel masks of the segment's tile * tile vectors, pixel rows first, in TilePlan::pixels; -1: all its
   // pixels are computed, or none.
   int32_t pixels = -1;
+  bool whole = true;  // each of its tiles has all its pixels computed, or none
 };
 
 struct TilePlan {
