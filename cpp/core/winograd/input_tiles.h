@@ -173,9 +173,8 @@ struct InputTiles {
             [&](const float* p) {
               asm("" : "+r"(p));  // one address for four loads, or GCC keeps more of them than registers
               const Reg value = S::permute2(S::loadu(p + base0), S::loadu(p + base0 + S::lanes), index0);
-              return S::select(second,
-                               S::permute2(S::loadu(p + base1), S::loadu(p + base1 + S::lanes), index1),
-                               value);
+              return S::select(
+                  second, S::permute2(S::loadu(p + base1), S::loadu(p + base1 + S::lanes), index1), value);
             },
             out, a.plane_stride);
       } else {

@@ -3,9 +3,11 @@
     python tools/arm/count [--layers 64@56 ...] [--networks resnet18@224 yolov8n.yaml@320] [--engines NAME...]
 
 Every engine runs in the emulated Python (tools/arm/world.sh) as a Cortex-A76, on one thread, in float32: ours
-through the numpy runtime, the others the dense model. The third call is counted. Instructions are exact and
-repeatable, whatever else the machine does; cycles are estimates of llvm-mca (cycles.py), with Debian's LLVM
-22 where it can be fetched. Neither knows caches: they compare kernels and are no times.
+through the numpy runtime, the others the dense model. With --dtype float16 those that have arithmetic for it
+compute in half precision, ours through torch's operators (some ten thousand instructions more for each). The
+third call is counted. Instructions are exact and repeatable, whatever else the machine does; cycles are
+estimates of llvm-mca (cycles.py), with Debian's LLVM 22 where it can be fetched. Neither knows caches: they
+compare kernels and are no times.
 
 Needs an installed semisparse with the extras eval and engines (ultralytics for YOLO), and what
 tools/arm/test.sh needs. What has been counted once is kept in the cache of the arm64 world, by engine
@@ -35,12 +37,13 @@ sys.path.insert(0, str(HERE))
 from cycles import Block, Estimate, Estimator  # noqa: E402
 from functions import Functions  # noqa: E402
 from workloads import Run, Workload, digest  # noqa: E402
-from world import CACHE, CORES, EMULATED, WHEELS, Lock, estimators, path, prepare  # noqa: E402
+from world import CACHE, EMULATED, WHEELS, Lock, estimators, own_site, path, prepare  # noqa: E402
 
 from semisparse._files import replace_atomically  # noqa: E402
 from semisparse._table import text_table  # noqa: E402
 
 ENGINES = ("semisparse", *WHEELS)
+HALF_ENGINES = ("semisparse", "ncnn", "mnn")
 LAYERS = ("64@56", "128@28", "256@14", "512@7")
 NETWORKS = ("resnet18@224", "yolov8n.yaml@320")
 SETTINGS = (
@@ -74,9 +77,11 @@ def emulate(engine: str, runs: list[Run]) -> Iterator[tuple[Run, list[Block]]]:
     out = CACHE / f"count.{os.getpid()}"
     command = [HERE.parent / "python.sh", HERE / "driver.py", engine, *[f"{r.file}:{r.option}" for r in runs]]
     environment = os.environ | {
-        "ARM_CPU": EMULATED, "ARM_PATH": path(engine), "ARM_PLUGIN": f"{CACHE / 'plugin.so'},out={out}",
+        "ARM_CPU": EMULATED,
+        "ARM_PATH": path(engine, runs[0].option == "float16"),
+        "ARM_PLUGIN": f"{CACHE / 'plugin.so'},out={out}",
         "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    }
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
             list(map(str, command)),
@@ -165,12 +170,13 @@ def count(
 def report(name: str, rows: list[Row]) -> str:
     """The table of one workload, in millions; then how well our loops use the cores."""
     dense = [row for row in rows if row.run.engine != "semisparse"]
-    first = CORES[0]
+    cores = list(rows[0].estimates) if rows else []
+    first = cores[0] if cores else ""
     instructions = min((row.instructions for row in dense), default=0)
     cycles = min((row.estimates[first].cycles for row in dense), default=0)
-    table = [[name, "instructions", *CORES, "/ best engine", f"{first} / best"]]
+    table = [[name, "instructions", *cores, "/ best engine", f"{first} / best"]]
     for row in rows:
-        numbers = (row.instructions, *[row.estimates[core].cycles for core in CORES])
+        numbers = (row.instructions, *[row.estimates[core].cycles for core in cores])
         ratios = [
             f"{number / best:.2f}" if best else ""
             for number, best in zip(numbers, (instructions, cycles), strict=False)
@@ -183,11 +189,12 @@ def report(name: str, rows: list[Row]) -> str:
 
 def efficiency(name: str, rows: list[Row]) -> str:
     """Useful multiply-adds per cycle, of the core's most: in the hottest loop, all such loops, everything."""
-    table = [[name, *[f"{core}: {what}" for core in CORES for what in ("hot", "loops", "all")]]]
+    cores = list(rows[0].estimates) if rows else []
+    table = [[name, *[f"{core}: {what}" for core in cores for what in ("hot", "loops", "all")]]]
     for row in rows:
         each = [
             e
-            for core in CORES
+            for core in cores
             for e in (row.estimates[core].hot, row.estimates[core].loops, row.estimates[core].all)
         ]
         table.append([f"{row.run.engine}, {row.run.label}", *[f"{100 * value:.0f}%" for value in each]])
@@ -196,7 +203,9 @@ def efficiency(name: str, rows: list[Row]) -> str:
 
 def hottest(row: Row, model: Estimator, number: int) -> str:
     """Our own run's blocks that take most cycles."""
-    functions = Functions(next((CACHE / "site-count/semisparse").glob("_core.*.so")))
+    half = row.run.option == "float16"
+    library = "libsemisparse_torch.so" if half else "_core.*.so"
+    functions = Functions(next((own_site(half) / "semisparse").glob(library)))
     table = [["", "of cycles", "runs", "instructions", "of fma peak"]]
     lines = []
     for hot in model.hottest(row.blocks, number):
@@ -226,7 +235,9 @@ def main() -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tools/arm/count", description=__doc__, formatter_class=form)
     several = {"nargs": "*", "help": "default: %(default)s"}
-    parser.add_argument("--engines", choices=ENGINES, default=ENGINES, metavar="NAME", **several)
+    every = f"default: {' '.join(ENGINES)}; in float16: {' '.join(HALF_ENGINES)}"
+    parser.add_argument("--engines", choices=ENGINES, metavar="NAME", nargs="*", help=every)
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parser.add_argument("--layers", default=LAYERS, metavar="CHANNELS@SIDE", **several)
     parser.add_argument("--networks", default=NETWORKS, metavar="MODEL@SIDE", **several)
     parser.add_argument("--imposed", default=SETTINGS, metavar="SETTING", **several)
@@ -236,16 +247,20 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="count again what the cache has")
     parser.add_argument("-o", "--output", type=Path, default=Path("count.json"), help="default: %(default)s")
     options = parser.parse_args()
+    half = options.dtype == "float16"
+    engines = options.engines or (HALF_ENGINES if half else ENGINES)
+    if half and set(engines) - set(HALF_ENGINES):
+        parser.error(f"in float16 only {', '.join(HALF_ENGINES)} are counted: the others compute in float32")
     report_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # exporters talk
     lock = Lock()
-    versions = prepare(list(options.engines))
-    models = estimators()
+    versions = prepare(list(engines), half)
+    models = estimators(half)
     for model in models:
         model.remember(CACHE)
     lock.share()
-    workloads = [Workload(name, options.imposed) for name in (*options.layers, *options.networks)]
-    runs = {w.name: w.write(CACHE / "count" / w.name, options.engines) for w in workloads}
+    workloads = [Workload(name, options.imposed, half) for name in (*options.layers, *options.networks)]
+    runs = {w.name: w.write(CACHE / "count" / w.name, engines) for w in workloads}
     rows: dict[Run, Row] = {}
     errors = []
     for engine, version in versions.items():
@@ -266,7 +281,7 @@ def main() -> None:
             show("\n" + hottest(row, models[0], options.hottest))
     results = [as_dict(name, row) for name, each in tables.items() for row in each]
     with replace_atomically(options.output) as file:
-        content = {"emulated": EMULATED, "llvm": models[0].version, "rows": results}
+        content = {"emulated": EMULATED, "dtype": options.dtype, "llvm": models[0].version, "rows": results}
         file.write(json.dumps(content, indent=1).encode() + b"\n")
     for error in errors:
         print(error, file=sys.stderr)

@@ -65,10 +65,14 @@ class Estimator:
         core: as LLVM spells it, e.g. neoverse-n1.
         bin: directory of llvm-mc and llvm-mca; None: those of PATH.
         libraries: directories of shared libraries that these need.
+        half: the peak is that of multiply-adds in half precision.
     """
 
-    def __init__(self, core: str, bin: Path | None = None, libraries: Sequence[Path] = ()):
+    def __init__(
+        self, core: str, bin: Path | None = None, libraries: Sequence[Path] = (), half: bool = False
+    ):
         self.core = core
+        self.half = half
         self._bin = bin
         self._environment = {"LD_LIBRARY_PATH": ":".join(map(str, libraries))} if libraries else None
         self._text: dict[str, str] = {}
@@ -89,9 +93,11 @@ class Estimator:
     @functools.cached_property
     def peak(self) -> float:
         """Multiply-adds of single numbers per cycle, at most: of 24 independent ones on whole registers."""
-        words = [f"{0x4F991000 | register:08x}" for register in range(24)]  # fmla vN.4s, v0.4s, v25.s[0]
+        # fmla vN.4s, v0.4s, v25.s[0]; fmla vN.8h, v0.8h, v15.h[0]
+        first, lanes = (0x4F0F1000, 8) if self.half else (0x4F991000, 4)
+        words = [f"{first | register:08x}" for register in range(25) if register != 15]
         self._disassemble(set(words))
-        return 4 * len(words) / self._analyse([words])[0]
+        return lanes * len(words) / self._analyse([words])[0]
 
     def estimate(self, blocks: Sequence[Block], share: float = _SHARE) -> Estimate:
         """Of the blocks that make up `share` of the executed instructions, scaled to all of them."""

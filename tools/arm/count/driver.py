@@ -1,6 +1,7 @@
 """Runs inside the emulated Python: one engine on files, each between marks that the plugin sees.
 
 driver.py ENGINE FILE[:OPTION]...   the n-th file is region n; beside it lie x.npy and FILE.npy, the output.
+An option of float16 is half precision, where the engine has arithmetic for it.
 The number of each that ran and computed the right thing is printed.
 """
 
@@ -17,6 +18,7 @@ _WARM_UP = 2  # prepares weights and memory; torch's interpreter optimises in it
 # Of the largest output: what tells another result from another algorithm. MNN's Winograd tiles are large.
 _TOLERANCE = 1e-3
 _COARSE = {"mnn": 5e-3}
+_HALF = 3e-2
 
 
 def mark(what: int, tag: int = 0) -> None:
@@ -24,6 +26,19 @@ def mark(what: int, tag: int = 0) -> None:
 
 
 def semisparse(path: str, option: str, x: np.ndarray):
+    if option == "float16":  # the numpy runtime has float32 only: through torch's operators
+        import torch
+
+        import semisparse
+
+        torch.set_num_threads(1)
+        model, image = semisparse.load(path).half(), torch.from_numpy(x).half()
+
+        def call():
+            with torch.inference_mode():
+                return model(image)
+
+        return call
     from semisparse import _core, runtime
 
     runtime.set_num_threads(1)
@@ -65,7 +80,7 @@ def ncnn(path: str, option: str, x: np.ndarray):
     net.opt.num_threads = 1
     for name in dir(net.opt):  # float32, as the others; its Winograd stays on
         if name.startswith(("use_fp16", "use_bf16", "use_int8")):
-            setattr(net.opt, name, False)
+            setattr(net.opt, name, option == "float16" and name.startswith("use_fp16"))
     if net.load_param(path) or net.load_model(os.path.splitext(path)[0] + ".bin"):
         raise RuntimeError(f"ncnn cannot load {path}")
     inputs, outputs = net.input_names(), net.output_names()
@@ -84,7 +99,8 @@ def mnn(path: str, option: str, x: np.ndarray):
 
     interpreter = MNN.Interpreter(path)
     # "high" is float32 wherever "normal" would be float16.
-    session = interpreter.createSession({"backend": "CPU", "numThread": 1, "precision": "high"})
+    precision = "low" if option == "float16" else "high"
+    session = interpreter.createSession({"backend": "CPU", "numThread": 1, "precision": precision})
     caffe = MNN.Tensor_DimensionType_Caffe
     source = MNN.Tensor(x.shape, MNN.Halide_Type_Float, x, caffe)
     destination = interpreter.getSessionInput(session)
@@ -141,7 +157,7 @@ def main(engine: str, runs: list[str]) -> None:
         if result.size != expected.size:
             raise RuntimeError(f"{engine} returns shape {result.shape}, expected {expected.shape}")
         error = np.abs(result.reshape(expected.shape) - expected).max() / np.abs(expected).max()
-        if not error < _COARSE.get(engine, _TOLERANCE):
+        if not error < (_HALF if option == "float16" else _COARSE.get(engine, _TOLERANCE)):
             raise RuntimeError(f"{engine} computes something else: it differs by {error:.1e}")
         print(tag, flush=True)
 

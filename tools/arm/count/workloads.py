@@ -46,10 +46,12 @@ class Workload:
     Args:
         name: `CHANNELS@SIDE`, a 3x3 layer, or `MODEL@SIDE`, what `semisparse.eval.models.load_model` takes.
         settings: as `semisparse plan --imposed` takes them.
+        half: run in half precision.
     """
 
-    def __init__(self, name: str, settings: Sequence[str]):
+    def __init__(self, name: str, settings: Sequence[str], half: bool = False):
         self.name = name
+        self.option = "float16" if half else ""
         self.settings = [imposed.parse(text) for text in settings]
         model, _, side = name.rpartition("@")
         self.layer = model.isdigit()
@@ -74,7 +76,7 @@ class Workload:
                 continue
             file = self._peer(folder, engine)
             np.save(folder / f"{file}.npy", dense)
-            runs.append(Run(engine, "dense", folder / file))
+            runs.append(Run(engine, "dense", folder / file, self.option))
             if engine == "torch":
                 runs.append(Run(engine, "dense, channels_last", folder / file, "channels_last"))
         return runs
@@ -89,8 +91,8 @@ class Workload:
             ss.save(network, folder / file)
             with torch.inference_mode():
                 np.save(folder / f"{file}.npy", first_array(network(self.example)))
-            runs.append(Run("semisparse", setting.label, folder / file))
-            if self.layer and setting.dense:
+            runs.append(Run("semisparse", setting.label, folder / file, self.option))
+            if self.layer and setting.dense and not self.option:
                 runs += [Run("semisparse", f"dense, {name}", folder / file, name) for name in FORCED]
         return runs
 

@@ -20,6 +20,7 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semisparse/arm"
 )
 CORES = ("neoverse-n1", "cortex-a72", "cortex-a55")  # llvm-mca's names; the first stands for the Cortex-A76
+HALF_CORES = ("neoverse-n1", "cortex-a55")  # those with arithmetic in half precision
 EMULATED = "cortex-a76"
 TORCH = "2.9.1"
 LLVM = "22"
@@ -71,17 +72,23 @@ def pinned(name: str) -> str:
     return found.group(0) if found else name
 
 
-def prepare(engines: list[str]) -> dict[str, str]:
-    """Build and fetch what `engines` need. Returns what tells each one's versions apart."""
+def prepare(engines: list[str], half: bool = False) -> dict[str, str]:
+    """Build and fetch what `engines` need, ours with torch if in half precision. Returns what tells each
+    one's versions apart."""
     must([HERE.parent / "world.sh"], SEMISPARSE_ARM_TORCH=TORCH, PYTHON=sys.executable)
     must(["cc", "-O2", "-shared", "-fPIC", "-o", CACHE / "plugin.so", HERE / "plugin.c"])
-    return {engine: _own() if engine == "semisparse" else _peer(engine) for engine in engines}
+    return {engine: _own(half) if engine == "semisparse" else _peer(engine) for engine in engines}
 
 
-def path(engine: str) -> str:
+def own_site(half: bool) -> Path:
+    """Where our own wheel is unpacked."""
+    return CACHE / ("site-count-torch" if half else "site-count")
+
+
+def path(engine: str, half: bool = False) -> str:
     """The folders of the world that the engine's Python imports from."""
     if engine == "semisparse":
-        return "site-count numpy"
+        return f"{own_site(half).name} " + (path("torch") if half else "numpy")
     return f"torch-{TORCH} torch-dependencies numpy" if engine == "torch" else f"peer-{engine} numpy"
 
 
@@ -92,9 +99,9 @@ def _install(target: Path, platforms: list[str], requirements: list) -> None:
     must([*command, *[f"--platform={name}" for name in platforms], "--target", target, *requirements])
 
 
-def _own() -> str:
-    wheel = must([HERE.parent / "wheel.sh", "none"]).split()[-1]
-    site = CACHE / "site-count"
+def _own(half: bool) -> str:
+    wheel = must([HERE.parent / "wheel.sh", TORCH if half else "none"]).split()[-1]
+    site = own_site(half)
     _install(site, ["linux_aarch64"], [wheel])
     digest = hashlib.sha256()
     for file in sorted(site.glob("semisparse/**/*")):
@@ -116,8 +123,9 @@ def _peer(engine: str) -> str:
     return requirements[0]
 
 
-def estimators() -> list[Estimator]:
+def estimators(half: bool = False) -> list[Estimator]:
     """LLVM 22's models where Debian has it, unpacked into the cache; else those of the installed llvm-mca."""
+    cores = HALF_CORES if half else CORES
     root = CACHE / f"llvm-{LLVM}"
     bin = root / f"usr/lib/llvm-{LLVM}/bin"
     if not bin.exists():
@@ -129,6 +137,6 @@ def estimators() -> list[Estimator]:
             package.unlink()
         if done.returncode != 0 or not bin.exists():
             print(f"LLVM {LLVM} cannot be fetched; using the installed llvm-mca", file=sys.stderr)
-            return [Estimator(core) for core in CORES]
+            return [Estimator(core, half=half) for core in cores]
     libraries = [root / "usr/lib/x86_64-linux-gnu", bin.parent / "lib"]
-    return [Estimator(core, bin, libraries) for core in CORES]
+    return [Estimator(core, bin, libraries, half) for core in cores]
