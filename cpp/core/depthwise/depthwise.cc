@@ -46,6 +46,14 @@ bool depthwise_applies(const Conv2dGeometry& g) {
   return g.weight.in_channels_per_group == 1 && g.weight.groups > 1;
 }
 
+bool depthwise_in_place(const Conv2dGeometry& g, int lanes) {
+  // Wide rows of stride 1 gain nothing with 16 registers.
+  const bool narrow = g.stride_w == 2 || g.out_w() <= 4 * lanes;
+  const int64_t kernel = g.weight.kernel_h;
+  return (kernel == 3 || kernel == 5) && g.weight.kernel_w == kernel && g.dilation_h * g.dilation_w == 1 &&
+         g.stride_h == g.stride_w && g.stride_h <= 2 && narrow;
+}
+
 DepthwiseLayout depthwise_layout(const Conv2dGeometry& g, int lanes) {
   const int64_t reach = g.dilation_w * (g.weight.kernel_w - 1) / g.stride_w + 1;
   const int64_t read = (g.out_w() + lanes - 1) / lanes * lanes + reach;
@@ -63,6 +71,7 @@ void depthwise_conv2d(const Conv2dGeometry& g, const float* weight, const uint8_
       mask != nullptr ? mask_bits(g, mask, kernels.lanes) : std::vector<uint32_t>();
   const int64_t (&s)[4] = o.input.stride;
   const bool strided = s[3] != 1 && g.in_w > 1;
+  const bool in_place = !strided && kernels.plane_in_place != nullptr && depthwise_in_place(g, kernels.lanes);
 
   // Tasks are groups of channels or, of large planes, bands of output rows.
   const int64_t bands = std::clamp<int64_t>(pixels * multiplier / kTaskPixels, 1, out_h);
@@ -75,21 +84,22 @@ void depthwise_conv2d(const Conv2dGeometry& g, const float* weight, const uint8_
     const int64_t first = out_h * band / bands, last = out_h * (band + 1) / bands;
     const int64_t first_row = first * g.stride_h, last_row = (last - 1) * g.stride_h + reach_h;
     const int64_t plane = (last_row - first_row) * layout.row, step = strided ? kChannelBlock : 1;
-    float* const rows = buffer.reserve(static_cast<size_t>(step * plane));
+    float* const rows = in_place ? nullptr : buffer.reserve(static_cast<size_t>(step * plane));
     const int64_t end = std::min((block + 1) * together, channels);
     for (int64_t begin = block * together; begin < end; begin += step) {
       const int64_t count = std::min(step, end - begin);
       const float* const in = o.input.data + n * s[0] + begin * s[1];
       if (strided)
         copy_strided(g, layout, in, s, count, first_row, last_row, plane, rows);
-      else
+      else if (!in_place)
         kernels.copy({&g, layout, in, s[2], first_row, last_row, rows});
       for (int64_t k = 0; k < count * multiplier; ++k) {
         const int64_t channel = begin * multiplier + k, at = (n * g.out_channels() + channel) * pixels;
         DepthwiseArgs args;
         args.geometry = &g;
         args.layout = layout;
-        args.in = rows + k / multiplier * plane;
+        args.in = in_place ? in : rows + k / multiplier * plane;
+        args.stride_h = s[2];
         args.first = first;
         args.last = last;
         args.out_w = out_w;
@@ -100,7 +110,7 @@ void depthwise_conv2d(const Conv2dGeometry& g, const float* weight, const uint8_
         args.residual = o.residual != nullptr ? o.residual + at : nullptr;
         args.output = o.output + at;
         args.activation = o.activation;
-        kernels.plane(args);
+        (in_place ? kernels.plane_in_place : kernels.plane)(args);
       }
     }
   });

@@ -5,9 +5,9 @@
 #include "core/depthwise/kernels.h"
 #include "core/depthwise/plane.h"
 
-#define SEMISPARSE_DEPTHWISE(isa_)                                                                \
-  namespace semisparse {                                                                          \
-  extern const DepthwiseKernels depthwise_##isa_;                                                 \
-  const DepthwiseKernels depthwise_##isa_ = {#isa_, isa_::Vec::lanes, Depthwise<isa_::Vec>::copy, \
-                                             Depthwise<isa_::Vec>::plane};                        \
+#define SEMISPARSE_DEPTHWISE(isa_)                                                                           \
+  namespace semisparse {                                                                                     \
+  extern const DepthwiseKernels depthwise_##isa_;                                                            \
+  const DepthwiseKernels depthwise_##isa_ = {#isa_, isa_::Vec::lanes, Depthwise<isa_::Vec>::copy,            \
+                                             Depthwise<isa_::Vec>::plane, Depthwise<isa_::Vec>::in_place()}; \
   }

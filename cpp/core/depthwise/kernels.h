@@ -5,7 +5,9 @@
 // of a row dealt out to as many *phases* as the horizontal stride is: column q goes to place q / stride of
 // phase q % stride. Then every tap of neighbouring output pixels is a load of neighbouring elements, whatever
 // the stride and dilation. Several output rows are computed at a time, so that a loaded vector serves all the
-// rows whose windows hold it.
+// rows whose windows hold it. Where loads can be masked, kernels of 3x3 and 5x5 with strides of 1 and 2 read
+// the input itself, and the mask puts in the zeros: small planes would spend most of their time on the
+// copies.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +35,9 @@ struct DepthwiseCopyArgs {
 struct DepthwiseArgs {
   const Conv2dGeometry* geometry;
   DepthwiseLayout layout;
-  const float* in;      // copied rows; the first is that of the first tap of output row `first`
+  const float* in;   // copied rows; the first is that of the first tap of output row `first`. In place: the
+                     // plane without padding, neighbouring pixels of a row side by side
+  int64_t stride_h;  // in place: elements between its rows
   int64_t first, last;  // output rows
   int64_t out_w;
   const float* weight;  // of the output channel
@@ -49,7 +53,12 @@ struct DepthwiseKernels {
   int lanes;
   void (*copy)(const DepthwiseCopyArgs& args);
   void (*plane)(const DepthwiseArgs& args);
+  // The same without a copy, for geometries that depthwise_in_place allows; null where loads cannot be
+  // masked.
+  void (*plane_in_place)(const DepthwiseArgs& args);
 };
+
+bool depthwise_in_place(const Conv2dGeometry& geometry, int lanes);
 
 // The layout that fits what the kernels read: up to a vector past the last column.
 DepthwiseLayout depthwise_layout(const Conv2dGeometry& geometry, int lanes);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "core/depthwise/kernels.h"
 #include "core/row_run/micro_kernel.h"
@@ -87,12 +88,14 @@ struct Depthwise {
     return any == 0;
   }
 
+  // The first `count` of R rows.
   template <int R>
   static SEMISPARSE_INLINE void store_rows(const DepthwiseArgs& a, const Reg (&acc)[R], int64_t row,
-                                           int64_t x) {
+                                           int count, int64_t x) {
     const int64_t n = a.out_w - x < lanes ? a.out_w - x : lanes;
     with_activation(a.activation, [&](auto act) {
-      SEMISPARSE_UNROLL for (int r = 0; r < R; ++r) store<decltype(act)>(a, acc[r], row + r, x, n);
+      SEMISPARSE_UNROLL for (int r = 0; r < R; ++r) if (r < count)
+          store<decltype(act)>(a, acc[r], row + r, x, n);
     });
   }
 
@@ -119,7 +122,7 @@ struct Depthwise {
           }
         }
       }
-      store_rows<R>(a, acc, row, x);
+      store_rows<R>(a, acc, row, R, x);
     }
   }
 
@@ -145,7 +148,7 @@ struct Depthwise {
               acc[0] = S::fma(S::set1(*w++), S::loadu(line + tap(a, j)), acc[0]);
           }
         }
-        store_rows<1>(a, acc, row, x);
+        store_rows<1>(a, acc, row, 1, x);
       }
     }
   }
@@ -162,6 +165,77 @@ struct Depthwise {
     if (kernel == 5 && stride == 1) return fixed<5, 1, 4>(a, taps);
     if (kernel == 5 && stride == 2) return fixed<5, 2, 2>(a, taps);
     general(a);
+  }
+
+  // Which of `lanes` columns from `column` on lie in the image.
+  static SEMISPARSE_INLINE uint32_t inside(int64_t column, int64_t width) {
+    const int64_t begin = column < 0 ? -column : 0, end = width - column < lanes ? width - column : lanes;
+    return begin < end ? static_cast<uint32_t>((uint64_t{1} << end) - (uint64_t{1} << begin)) : 0;
+  }
+
+  // The first `count` of R output rows of a K x K kernel, all strides Stride, as in rows(), but from the
+  // image itself.
+  template <int K, int Stride, int R>
+  static void image_rows(const DepthwiseArgs& a, int64_t row, int count) {
+    const Conv2dGeometry& g = *a.geometry;
+    const int64_t top = row * Stride - g.pad_h, height = g.in_h, width = g.in_w;
+    Reg w[K][K];
+    SEMISPARSE_UNROLL for (int i = 0; i < K; ++i) SEMISPARSE_UNROLL for (int j = 0; j < K; ++j) w[i][j] =
+        S::set1(a.weight[i * K + j]);
+    const auto vector = [&](auto at_edge, int64_t x) {
+      Reg acc[R];
+      SEMISPARSE_UNROLL for (int r = 0; r < R; ++r) acc[r] = S::set1(a.bias);
+      if (!skipped(a, row, count, x)) {
+        const int64_t left = x * Stride - g.pad_w;
+        typename S::Mask mask[K][Stride];
+        if constexpr (at_edge)
+          SEMISPARSE_UNROLL for (int j = 0; j < K; ++j) SEMISPARSE_UNROLL for (int h = 0; h < Stride; ++h)
+              mask[j][h] = S::mask(inside(left + j + h * lanes, width));
+        const auto load = [&](const float* line, int j, int h) {
+          if constexpr (at_edge) return S::load_masked(line + j + h * lanes, mask[j][h]);
+          return S::loadu(line + j + h * lanes);
+        };
+        SEMISPARSE_UNROLL for (int i = 0; i < (R - 1) * Stride + K; ++i) {
+          const int64_t y = top + i;
+          if (y < 0 || y >= height) continue;
+          const float* const line = a.in + y * a.stride_h + left;
+          SEMISPARSE_UNROLL for (int j = 0; j < K; ++j) {
+            Reg v = load(line, j, 0);
+            if constexpr (Stride == 2) v = S::even(v, load(line, j, 1));
+            SEMISPARSE_UNROLL for (int r = 0; r < R; ++r) {
+              const int ky = i - r * Stride;
+              if (ky >= 0 && ky < K) acc[r] = S::fma(w[ky][j], v, acc[r]);
+            }
+          }
+        }
+      }
+      store_rows<R>(a, acc, row, count, x);
+    };
+    for (int64_t x = 0; x < a.out_w; x += lanes) {
+      const int64_t left = x * Stride - g.pad_w;
+      if (left >= 0 && left + lanes * Stride + K - 1 <= width)
+        vector(std::false_type{}, x);
+      else
+        vector(std::true_type{}, x);
+    }
+  }
+
+  template <int K, int Stride, int R>
+  static void image(const DepthwiseArgs& a) {
+    for (int64_t row = a.first; row < a.last; row += R)
+      image_rows<K, Stride, R>(a, row, static_cast<int>(a.last - row < R ? a.last - row : R));
+  }
+
+  static void plane_in_place(const DepthwiseArgs& a) {
+    if (a.geometry->weight.kernel_h == 3)
+      a.geometry->stride_h == 1 ? image<3, 1, 4>(a) : image<3, 2, 2>(a);
+    else
+      a.geometry->stride_h == 1 ? image<5, 1, 4>(a) : image<5, 2, 2>(a);
+  }
+
+  static constexpr auto in_place() -> void (*)(const DepthwiseArgs&) {
+    if constexpr (S::masked_loads) return plane_in_place;
+    return nullptr;
   }
 
   // Where tap j of a row's first pixel lies.

@@ -17,6 +17,7 @@ struct Vec {
   static constexpr int max_vectors = 3;  // 4 x 3 sums + 3 panel vectors + 1 weight = all 16 registers
   static constexpr int rows_per_step = 4;
   static constexpr bool in_program_order = false;
+  static constexpr bool masked_loads = true;
   using Reg = __m256;
   using Index = __m256i;
   using Mask = __m256;
@@ -30,6 +31,9 @@ struct Vec {
   }
   static SEMISPARSE_INLINE Reg load_n(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
   static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) { _mm256_maskstore_ps(p, first(n), r); }
+  static SEMISPARSE_INLINE Reg load_masked(const float* p, Mask m) {
+    return _mm256_maskload_ps(p, _mm256_castps_si256(m));
+  }
   static SEMISPARSE_INLINE Reg widen(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg narrow(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg set1(float x) { return _mm256_set1_ps(x); }

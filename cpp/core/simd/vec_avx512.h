@@ -17,6 +17,7 @@ struct Vec {
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 weight = 31 of 32 registers
   static constexpr int rows_per_step = 4;
   static constexpr bool in_program_order = false;
+  static constexpr bool masked_loads = true;
   using Reg = __m512;
   using Index = __m512i;
   using Mask = __mmask16;
@@ -31,6 +32,7 @@ struct Vec {
   static SEMISPARSE_INLINE void store_n(float* p, int n, Reg r) {
     _mm512_mask_storeu_ps(p, static_cast<Mask>((1u << n) - 1), r);
   }
+  static SEMISPARSE_INLINE Reg load_masked(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }
   static SEMISPARSE_INLINE Reg widen(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg narrow(Reg a) { return a; }
   static SEMISPARSE_INLINE Reg set1(float x) { return _mm512_set1_ps(x); }

@@ -18,6 +18,7 @@ struct Vec {
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 of weights = 31 of 32 registers
   static constexpr int rows_per_step = 1;
   static constexpr bool in_program_order = true;  // see ordered_runs.h
+  static constexpr bool masked_loads = false;
   using Reg = float32x4_t;
   using Index = uint8x16_t;  // byte numbers, four for each lane: what TBL wants
   using Mask = uint32x4_t;
