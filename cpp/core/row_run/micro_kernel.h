@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "core/row_run/ordered_runs.h"
@@ -99,6 +100,16 @@ struct MicroKernel {
       // One vector makes few sums, and each would wait for the one before it: every other row has its own.
       Reg other[kBlockFilters][V];
       SEMISPARSE_UNROLL for (int f = 0; f < kBlockFilters; ++f) other[f][0] = S::set1(0.0f);
+      if constexpr (Subset == 15 && Rows::packed && S::rows_per_step > 1) {
+        // Bound by loads: four row numbers in one, and the weights of four rows are a cache line to prefetch.
+        for (; end - rows >= 4; rows += 4, weights += 4 * used) {
+          uint64_t numbers;
+          std::memcpy(&numbers, rows, sizeof(numbers));
+          prefetch(weights);
+          SEMISPARSE_UNROLL for (int i = 0; i < 4; ++i) add_row<Subset>(
+              i % 2 == 0 ? acc : other, from, static_cast<Number>(numbers >> 16 * i), weights + i * used);
+        }
+      }
       for (; end - rows >= 2; rows += 2, weights += 2 * used) {
         prefetch(weights);
         add_row<Subset>(acc, from, rows[0], weights);
