@@ -103,13 +103,13 @@ void find_runs(ColumnPlan* plan) {
   }
 }
 
-// Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic. As many
-// for each thread as for any other, if that leaves them two vectors: threads that share a panel read what the
-// others wrote, which takes long where they have no cache in common.
+// Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic. As
+// many for each thread as for any other, if that leaves them half as wide as they may be: threads that share
+// a panel read what the others wrote.
 int32_t count_panels(int32_t vectors, const ColumnTiling& tiling) {
   const int32_t fewest = std::max(1, (vectors + tiling.max_vectors - 1) / tiling.max_vectors);
   const int32_t even = (fewest + tiling.threads - 1) / tiling.threads * tiling.threads;
-  return vectors >= 2 * even ? even : fewest;
+  return 2 * vectors >= even * tiling.max_vectors ? even : fewest;
 }
 
 }  // namespace

@@ -144,6 +144,6 @@ TEST_CASE("threads get as many panels each, unless that makes panels narrow") {
   CHECK(panels(49, 2) == 10);
   CHECK(panels(49, 3) == 9);
   CHECK(panels(3, 2) == 1);
-  CHECK(panels(4, 2) == 2);
+  CHECK(panels(4, 2) == 1);
   CHECK(panels(13, 8) == 3);
 }

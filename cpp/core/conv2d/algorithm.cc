@@ -82,8 +82,11 @@ double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInf
   const int64_t tiles = round_up(count_tiles(size.tile, g.out_h(), g.out_w(), mask), lanes),
                 phases = g.stride_h * g.stride_w;
   const double n = size.planes() * static_cast<double>(w.kernels * phases), t = static_cast<double>(tiles);
-  // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector.
-  const double bound = tiles == lanes ? 1.2 + 1.6 / lanes : 1.0;
+  // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector, but where
+  // several blocks of filters share them.
+  const bool full = selected_kernels().full_blocks > 0 &&
+                    w.kernels == g.weight.out_channels * g.weight.in_channels_per_group;
+  const double bound = tiles > lanes ? 1.0 : full ? 1.1 : 1.2 + 1.6 / lanes;
   // Transforms cost instructions by the vector: more of them where vectors are short.
   const double transform = 14 + 32.0 / lanes;
   return bound * n * t +

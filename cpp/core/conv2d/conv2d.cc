@@ -186,11 +186,8 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
     plan->tiles = tiles_for(threads);
     const auto serial = tiles_for(1);
     const KernelPlanes planes = winograd_weight_planes(g, *serial);
-    const int64_t rows = panel_rows_in_cache(*serial->tiles);
-    const int64_t chunk = std::clamp<int64_t>(rows / planes.rows, 1,
-                                              std::min<int64_t>(g.in_channels(), 65535 / g.weight.taps()));
-    plan->weight = prepare({static_cast<int>(chunk), tile, g.stride_h, g.stride_w, planes.together}, packed,
-                           size, planes);
+    plan->weight = prepare({winograd_chunk(g, *serial), tile, g.stride_h, g.stride_w, planes.together},
+                           packed, size, planes);
   }
   plans.push_front(plan);
   if (plans.size() > kCapacity) plans.pop_back();

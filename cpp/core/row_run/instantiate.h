@@ -2,6 +2,7 @@
 // Makes one instruction set's RowRunKernels, or HalfKernels, out of its Vec. Included once by each <isa>.cc.
 #pragma once
 
+#include "core/row_run/full_blocks.h"
 #include "core/row_run/micro_kernel.h"
 #include "core/row_run/pack_panel.h"
 #include "core/row_run/pad_plane.h"
@@ -21,6 +22,8 @@
                                         TailKernel<isa_::Vec>::max_columns, \
                                         gemm<isa_::Vec>,                    \
                                         gemm_direct<isa_::Vec>,             \
+                                        FullBlocks<isa_::Vec>::blocks,      \
+                                        gemm_full<isa_::Vec>(),             \
                                         pad_plane<isa_::Vec>,               \
                                         split_plane<isa_::Vec>,             \
                                         pack_panel<isa_::Vec>,              \
@@ -41,6 +44,8 @@
                                       0,                                   \
                                       gemm<isa_::Vec>,                     \
                                       gemm_direct<isa_::Vec>,              \
+                                      0,                                   \
+                                      nullptr,                             \
                                       pad_plane<isa_::Vec>,                \
                                       split_plane<isa_::Vec>,              \
                                       pack_panel<isa_::Vec>,               \

@@ -67,7 +67,8 @@ std::shared_ptr<const TilePlan> make_tile_plan(WinogradSize size, int32_t out_h,
   geometry.out_h = plan->rows;
   geometry.out_w = geometry.step_y = plan->columns;
   geometry.step_x = 1;
-  plan->tiles = make_column_plan(geometry, computed.data(), {tiling.lanes, tiling.max_vectors, 0, tiling.threads});
+  plan->tiles =
+      make_column_plan(geometry, computed.data(), {tiling.lanes, tiling.max_vectors, 0, tiling.threads});
 
   const int lanes = tiling.lanes;
   int32_t number = 0;  // of computed tiles so far

@@ -65,6 +65,21 @@ void transform_input(const Layer& l, const Image& image, const Panel& panel, siz
   }
 }
 
+// Whether the blocks from b on, of [.., end), are so many as gemm_full takes and use every row of the chunk;
+// then also their weights. Always the same ones together, however filters are shared out, for sums are
+// rounded otherwise here.
+bool full_blocks(const Layer& l, const Panel& panel, const PreparedWeight::Chunk* chunk, int b, int end,
+                 size_t plane_weights, const float** weights) {
+  const int count = l.rows.full_blocks;
+  if (count == 0 || panel.vectors != 1 || chunk == nullptr || b % count != 0 || b + count > end) return false;
+  for (int k = 0; k < count; ++k) {
+    const RunBlock& runs = l.weight.blocks[chunk->first_block + static_cast<size_t>(b + k)];
+    if (static_cast<size_t>(runs.counts[15]) != static_cast<size_t>(chunk->channels) * l.phases) return false;
+    weights[k] = runs.weights + plane_weights;
+  }
+  return true;
+}
+
 // Blocks of filters [begin, end): products of all planes, then pixels.
 void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float* input, int begin, int end) {
   static thread_local AlignedBuffer sum_buffer, scratch;
@@ -94,17 +109,26 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
               chunk == nullptr ? input
                                : input + p * l.input_stride(panel) +
                                      static_cast<size_t>(chunk->first_channel) * l.phases * width;
-          for (int b = first; b < last; ++b) {
+          const size_t plane_weights = p * l.weight.plane_weights[static_cast<size_t>(first / together)];
+          const float* const init = i == 0 ? zeros : nullptr;
+          for (int b = first; b < last;) {
+            float* const acc =
+                sums + p * plane_stride + static_cast<size_t>(b - first) * kBlockFilters * width;
+            if (const float* weights[kMostFullBlocks];
+                full_blocks(l, panel, chunk, b, last, plane_weights, weights)) {
+              l.rows.gemm_full(panel_rows, static_cast<size_t>(chunk->channels) * l.phases, weights, init,
+                               acc, width);
+              b += l.rows.full_blocks;
+              continue;
+            }
             RunBlock runs = no_rows;
             if (chunk != nullptr) {
               runs = l.weight.blocks[chunk->first_block + static_cast<size_t>(b)];
-              runs.weights += p * l.weight.plane_weights[static_cast<size_t>(first / together)];
+              runs.weights += plane_weights;
             }
             const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
-            if (any || i == 0)
-              l.rows.gemm(panel.vectors, panel_rows, runs, i == 0 ? zeros : nullptr,
-                          sums + p * plane_stride + static_cast<size_t>(b - first) * kBlockFilters * width,
-                          width);
+            if (any || i == 0) l.rows.gemm(panel.vectors, panel_rows, runs, init, acc, width);
+            ++b;
           }
         }
       }
@@ -162,9 +186,12 @@ void run_shares(const Layer& l, const Image& image, int64_t n, Parallel& paralle
   const int64_t blocks = l.group.blocks, filter_shares = std::clamp<int64_t>(blocks / 2, 1, 2 * threads);
   parallel.run(panel_count * filter_shares, [&](int64_t task) {
     const size_t p = static_cast<size_t>(task / filter_shares);
+    const int64_t step = std::max(1, l.rows.full_blocks);  // see full_blocks()
+    const auto cut = [&](int64_t share) {
+      return static_cast<int>(share == filter_shares ? blocks : blocks * share / filter_shares / step * step);
+    };
     const int64_t share = task % filter_shares;
-    compute_filters(l, n, panels[p], input + starts[p], static_cast<int>(blocks * share / filter_shares),
-                    static_cast<int>(blocks * (share + 1) / filter_shares));
+    compute_filters(l, n, panels[p], input + starts[p], cut(share), cut(share + 1));
   });
 }
 
@@ -193,6 +220,8 @@ KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& pla
       sizeof(float) * static_cast<size_t>(size.planes() * kBlockFilters * std::max(plan.tiles->widest, 1) *
                                           plan.tiles->lanes);
   planes.together = static_cast<int>(std::max<size_t>(1, cpu_info().l2_bytes / 4 / block_bytes));
+  const int step = std::max(1, selected_kernels().full_blocks);
+  if (planes.together > step) planes.together -= planes.together % step;
   planes.transform = [size, kernel_h = g.weight.kernel_h, kernel_w = g.weight.kernel_w, stride_h = g.stride_h,
                       stride_w = g.stride_w](const float* taps, float* out) {
     std::vector<float> phase(static_cast<size_t>(size.taps * size.taps));
@@ -207,6 +236,16 @@ KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& pla
     }
   };
   return planes;
+}
+
+int winograd_chunk(const Conv2dGeometry& g, const TilePlan& plan) {
+  int64_t rows = panel_rows_in_cache(*plan.tiles);
+  // Rows of one vector stream by as fast from the L2 cache as weights do, and sums are put away less often:
+  // 512 channels at once, not 256, are 10% faster at 7x7.
+  if (plan.tiles->widest == 1 && selected_kernels().full_blocks > 0)
+    rows = static_cast<int64_t>(cpu_info().l2_bytes / 8 / sizeof(float)) / plan.tiles->lanes;
+  const int64_t most = std::min<int64_t>(g.in_channels(), 65535 / g.weight.taps());
+  return static_cast<int>(std::clamp<int64_t>(rows / (g.stride_h * g.stride_w), 1, most));
 }
 
 std::optional<WinogradSize> winograd_size(const Conv2dGeometry& g, int tile) {

@@ -78,7 +78,10 @@ struct PreparedWeight;
 // How the kernels of this convolution are prepared for winograd_conv2d. `plan`: for one thread.
 KernelPlanes winograd_weight_planes(const Conv2dGeometry& geometry, const TilePlan& plan);
 
-// `weight`: made with winograd_weight_planes.
+// Channels in a chunk of the weights. `plan`: for one thread (see im2col_chunk).
+int winograd_chunk(const Conv2dGeometry& geometry, const TilePlan& plan);
+
+// `weight`: made with winograd_weight_planes and that chunk.
 void winograd_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const TilePlan& plan,
                      const Conv2dOperands& operands, Parallel& parallel);
 
