@@ -92,31 +92,44 @@ struct ArrayLoops {
     for (; x < n; ++x) out[2 * x] = out[2 * x + 1] = in[x];
   }
 
-  template <class Load, class Store>
+  // `V` vectors side by side: their chains of maxima and sums do not wait for each other.
+  template <int V, class Load, class Store>
   static SEMISPARSE_INLINE void softmax_block(const float* in, int64_t in_step, int64_t count, float* out,
                                               int64_t out_step, Load load, Store store) {
-    Reg largest = load(in);
-    for (int64_t i = 1; i < count; ++i) largest = S::maximum(largest, load(in + i * in_step));
-    Reg sum = S::set1(0.0f);
-    for (int64_t i = 0; i < count; ++i) {
-      const Reg e = exp<S>(S::sub(load(in + i * in_step), largest));
-      sum = S::add(sum, e);
-      store(out + i * out_step, e);
+    Reg largest[V], sum[V];
+    for (int v = 0; v < V; ++v) {
+      largest[v] = load(in + v * lanes);
+      sum[v] = S::set1(0.0f);
     }
-    const Reg scale = S::div(S::set1(1.0f), sum);
-    for (int64_t i = 0; i < count; ++i) store(out + i * out_step, S::mul(load(out + i * out_step), scale));
+    for (int64_t i = 1; i < count; ++i)
+      for (int v = 0; v < V; ++v) largest[v] = S::maximum(largest[v], load(in + i * in_step + v * lanes));
+    for (int64_t i = 0; i < count; ++i)
+      for (int v = 0; v < V; ++v) {
+        const Reg e = exp<S>(S::sub(load(in + i * in_step + v * lanes), largest[v]));
+        sum[v] = S::add(sum[v], e);
+        store(out + i * out_step + v * lanes, e);
+      }
+    for (int v = 0; v < V; ++v) sum[v] = S::div(S::set1(1.0f), sum[v]);
+    for (int64_t i = 0; i < count; ++i)
+      for (int v = 0; v < V; ++v) {
+        float* const to = out + i * out_step + v * lanes;
+        store(to, S::mul(load(to), sum[v]));
+      }
   }
 
   static void softmax_columns(const float* in, int64_t in_step, int64_t count, int64_t width, float* out,
                               int64_t out_step) {
+    constexpr int together = 4;
+    const auto load = [](const float* p) { return S::loadu(p); };
+    const auto store = [](float* p, Reg r) { S::storeu(p, r); };
     int64_t x = 0;
+    for (; x + together * lanes <= width; x += together * lanes)
+      softmax_block<together>(in + x, in_step, count, out + x, out_step, load, store);
     for (; x + lanes <= width; x += lanes)
-      softmax_block(
-          in + x, in_step, count, out + x, out_step, [](const float* p) { return S::loadu(p); },
-          [](float* p, Reg r) { S::storeu(p, r); });
+      softmax_block<1>(in + x, in_step, count, out + x, out_step, load, store);
     if (x == width) return;
     const int rest = static_cast<int>(width - x);
-    softmax_block(
+    softmax_block<1>(
         in + x, in_step, count, out + x, out_step, [rest](const float* p) { return S::load_n(p, rest); },
         [rest](float* p, Reg r) { S::store_n(p, rest, r); });
   }

@@ -13,6 +13,7 @@
 #include "core/base/error.h"
 #include "core/conv2d/direct.h"
 #include "core/conv2d/padded_input.h"
+#include "core/cpu/cpu.h"
 #include "core/depthwise/depthwise.h"
 #include "core/row_run/row_run.h"
 #include "core/winograd/winograd.h"
@@ -54,6 +55,9 @@ double weight_cost(double weights) {
 template <class E>
 constexpr double kElement = std::is_same_v<E, Half> ? 0.62 : 1.0;
 
+// A pixel copied with its padding, or into a phase.
+constexpr double kCopy = 10;
+
 template <class E>
 double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
   const BasicRowRunKernels<E>& kernels = kernels_for<E>();
@@ -62,8 +66,13 @@ double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
   const double columns = static_cast<double>(tail ? kept : round_up(kept, kernels.lanes));
   const double rows = static_cast<double>(g.in_channels() * g.weight.taps()),
                n = static_cast<double>(w.nonzeros);
+  // A padded copy that leaves the L2 cache is read from the next one. (Smaller ones are in the factors.)
+  const double copied = static_cast<double>(g.in_channels() * padded_plane(g));
+  const bool far = g.pad_h + g.pad_w > 0 && sizeof(E) * copied > static_cast<double>(cpu_info().l2_bytes);
   // Short runs and chunks that leave the cache make sparse weights dearer.
-  return kElement<E> * ((dense ? 1.0 : 1.05) * n * columns + 6 * rows * columns) + weight_cost(n);
+  return kElement<E> *
+             ((dense ? 1.0 : 1.05) * n * columns + 6 * rows * columns + (far ? kCopy * copied : 0.0)) +
+         weight_cost(n);
 }
 
 template <class E>
@@ -73,8 +82,10 @@ double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* 
   const double pixels = static_cast<double>(g.in_channels() * padded_plane(g)),
                n = static_cast<double>(w.nonzeros);
   const bool in_place = g.stride_h * g.stride_w == 1 && g.pad_h + g.pad_w == 0;
-  // Vectors that straddle cache lines make loads a little dearer.
-  return kElement<E> * (1.09 * n * columns + (in_place ? 0.0 : 10 * pixels)) + weight_cost(n);
+  // Vectors that straddle cache lines make loads a little dearer; those of a 1x1 convolution need not.
+  const bool aligned = in_place && g.weight.taps() == 1 && g.in_h * g.in_w % plan->lanes == 0;
+  return kElement<E> * ((aligned ? 1.0 : 1.09) * n * columns + (in_place ? 0.0 : kCopy * pixels)) +
+         weight_cost(n);
 }
 
 double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {

@@ -47,9 +47,8 @@ struct Vec {
   static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) {
     return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   }
-  static SEMISPARSE_INLINE Reg round(Reg a) {
-    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  }
+  static SEMISPARSE_INLINE Reg floor(Reg a) { return _mm256_floor_ps(a); }
+  static constexpr bool scales = false;
   static SEMISPARSE_INLINE Reg pow2(Reg n) {
     const __m256i bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23));

@@ -47,8 +47,9 @@ struct Vec {
   static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) {
     return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b);
   }
-  static SEMISPARSE_INLINE Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT); }
-  static SEMISPARSE_INLINE Reg pow2(Reg n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+  static constexpr bool scales = true;
+  static SEMISPARSE_INLINE Reg fraction(Reg t) { return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF); }
+  static SEMISPARSE_INLINE Reg scale(Reg a, Reg t) { return _mm512_scalef_ps(a, t); }
 
   static SEMISPARSE_INLINE Index index(const int32_t* p, int32_t add) {
     return _mm512_add_epi32(_mm512_loadu_si512(p), _mm512_set1_epi32(add));

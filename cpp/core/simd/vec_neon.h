@@ -51,7 +51,8 @@ struct Vec {
   static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
   static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
   static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) { return vmaxq_f32(a, b); }
-  static SEMISPARSE_INLINE Reg round(Reg a) { return vrndnq_f32(a); }
+  static SEMISPARSE_INLINE Reg floor(Reg a) { return vrndmq_f32(a); }
+  static constexpr bool scales = false;
   static SEMISPARSE_INLINE Reg pow2(Reg n) {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
   }

@@ -35,7 +35,8 @@ struct VecPair {
   }
   static SEMISPARSE_INLINE Reg min(Reg a, Reg b) { return {V::min(a.low, b.low), V::min(a.high, b.high)}; }
   static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return {V::max(a.low, b.low), V::max(a.high, b.high)}; }
-  static SEMISPARSE_INLINE Reg round(Reg a) { return {V::round(a.low), V::round(a.high)}; }
+  static SEMISPARSE_INLINE Reg floor(Reg a) { return {V::floor(a.low), V::floor(a.high)}; }
+  static constexpr bool scales = false;
   static SEMISPARSE_INLINE Reg pow2(Reg n) { return {V::pow2(n.low), V::pow2(n.high)}; }
 
   static SEMISPARSE_INLINE Index index(const int32_t* p, int32_t add) {

@@ -54,11 +54,14 @@ struct Vec {
   static SEMISPARSE_INLINE Reg max(Reg a, Reg b) { return a > b ? a : b; }
   // NaN where either operand is NaN.
   static SEMISPARSE_INLINE Reg maximum(Reg a, Reg b) { return (a > b) | (a != a) ? a : b; }
-  static SEMISPARSE_INLINE Reg round(Reg a) {
+  static SEMISPARSE_INLINE Reg floor(Reg a) {
     Reg r;
-    for (int i = 0; i < lanes; ++i) r[i] = std::nearbyint(a[i]);
+    for (int i = 0; i < lanes; ++i) r[i] = std::floor(a[i]);
     return r;
   }
+  // Whether there are fraction(t) = t - floor(t), 0 for infinities, and scale(a, t) = a * 2^floor(t) for any
+  // t.
+  static constexpr bool scales = false;
   // 2^n for integral n in [-126, 127].
   static SEMISPARSE_INLINE Reg pow2(Reg n) {
     Index bits = (__builtin_convertvector(n, Index) + 127) << 23;
