@@ -15,6 +15,7 @@ from semisparse.graph import Graph, Input, Node, TensorRef, TensorSpec, referenc
 from semisparse.layers import LayerRecord
 from semisparse.runtime.operators import convolution_arguments
 from semisparse.runtime.plan import SENSELESS, Plan, check_operators, trace
+from semisparse.runtime.rewriting import convolve_before_upsampling
 
 __all__ = ["Network", "load"]
 
@@ -36,11 +37,14 @@ class Network:
 
     def __init__(self, contents: container.Contents, tensors: dict[str, np.ndarray]):
         self.info = contents.info
-        self._graphs = contents.graphs
+        graphs = []
         for graph in contents.graphs:
             _check_specs(graph, tensors)
             check_operators(graph)
-        self._tensors = _prepare(contents.graphs, tensors)
+            graph, tensors = convolve_before_upsampling(graph, tensors)
+            graphs.append(graph)
+        self._graphs = tuple(graphs)
+        self._tensors = _prepare(self._graphs, tensors)
         self._plans: OrderedDict[tuple, list[Plan]] = OrderedDict()
         self._lock = threading.Lock()
 
