@@ -4,7 +4,8 @@ A setting is written as a text, `pattern+connectivity=0.72+group=4, columns=0.3`
 each a scheme (with its ratio where it has one: `unstructured=0.8`), `connectivity=RATIO`, `columns=RATIO`, or
 any other field of a recipe: `granularity=run16` of columns, `block=8x4`. Ratios are fractions removed. It
 holds for the layers that a recipe's default skip rules leave; after a `;`, `1x1: block_punched=0.75` names a
-kind of layer and its own setting. The name or file of a recipe is a setting too.
+kind of layer and its own setting, and `re:head.*: columns=0` layers by their names. The name or file of a
+recipe is a setting too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from semisparse.recipe import SCHEMES, Columns, LayerRecipe, Recipe
+from semisparse.recipe import REGEX, SCHEMES, Columns, LayerRecipe, Recipe
 from semisparse.train.sparsifier import Sparsifier
 
 _COLUMN_FIELDS = {field.name for field in dataclasses.fields(Columns)} - {
@@ -65,7 +66,8 @@ def parse(text: str) -> Imposed:
     entries: dict = {}
     for rule in filter(None, label.split(";")):
         kind, colon, items = rule.rpartition(":")
-        entries[f"_{kind}" if colon else "_default"] = _settings(items, text)
+        name = kind if kind.startswith(REGEX) else f"_{kind}" if colon else "_default"
+        entries[name] = _settings(items, text)
     try:
         return Imposed(label, Recipe(entries).at_once())
     except ValueError as error:

@@ -133,3 +133,12 @@ def test_network_comparison_names_every_candidate():
         assert not torch.allclose(networks["columns=0.3"](example), expected, rtol=1e-3, atol=1e-3)
     table = report(found, networks)
     assert "x torch" in table and "x own dense" in table and "fastest dense engine: torch" in table
+
+
+def test_layers_by_name():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 8, 3), *(nn.Conv2d(8, 8, 1) for _ in range(3)))
+    setting = imposed.parse("dense+columns=0.5; 1x1: columns=0.25; re:[23]: columns=0")
+    imposed.impose(network, setting, torch.randn(1, 4, 10, 10))
+    converted = ss.convert(network, torch.randn(1, 4, 10, 10), free_size=False)
+    assert [layer.column_sparsity for layer in converted.layers] == [0, 0.25, 0, 0]
