@@ -28,13 +28,26 @@ void for_each_kernel(F f) {
           if (std::string(rows->isa) == kernels->isa) f(*kernels, *rows);
 }
 
+// A mask of whole tiles, which are stored another way than single pixels.
+std::vector<uint8_t> whole_tiles(Random& r, int64_t tile, int64_t out_h, int64_t out_w) {
+  std::vector<uint8_t> mask(static_cast<size_t>(out_h * out_w), 1);
+  const double removed = r.one_of({0.1, 0.3, 0.7});
+  for (int64_t top = 0; top < out_h; top += tile)
+    for (int64_t left = 0; left < out_w; left += tile)
+      if (r.chance(removed))
+        for (int64_t y = top; y < std::min(top + tile, out_h); ++y)
+          for (int64_t x = left; x < std::min(left + tile, out_w); ++x)
+            mask[static_cast<size_t>(y * out_w + x)] = 0;
+  return mask;
+}
+
 }  // namespace
 
 TEST_CASE("input transform, weight transform and output transform make a convolution, for every kernel set") {
   Random r(3);
   for_each_kernel([&](const WinogradKernels& kernels, const RowRunKernels& rows) {
     CAPTURE(kernels.name);
-    for (int i = 0; i < 60; ++i) {
+    for (int i = 0; i < 100; ++i) {
       Conv2dGeometry g;
       const int64_t taps = kernels.size.taps;
       g.weight = {1, 1, taps, taps, 1};
@@ -47,14 +60,16 @@ TEST_CASE("input transform, weight transform and output transform make a convolu
       const int64_t pixels = g.out_h() * g.out_w();
       const auto input = r.normals(g.in_h * g.in_w), weight = r.normals(taps * taps),
                  residual = r.normals(pixels);
-      const auto mask = r.mask(pixels);
+      const bool tiles = i % 2 == 0;
+      const auto mask = tiles ? whole_tiles(r, kernels.size.tile, g.out_h(), g.out_w()) : r.mask(pixels);
       const float bias = r.normal(), fill = r.normal();
+      const float* const added = r.chance(0.5) ? residual.data() : nullptr;
       auto want = poisoned(pixels), got = want;
       Conv2dOperands o;
       o.input = {input.data(), {0, 0, g.in_w, 1}};
       o.bias = &bias;
       o.fill = &fill;
-      o.residual = residual.data();
+      o.residual = added;
       o.activation = Activation::leaky_relu;
       o.output = want.data();
       conv2d_reference(g, weight.data(), mask.data(), o);
@@ -63,6 +78,7 @@ TEST_CASE("input transform, weight transform and output transform make a convolu
           make_tile_plan(kernels.size, static_cast<int32_t>(g.out_h()), static_cast<int32_t>(g.out_w()),
                          mask.data(), {rows.lanes, rows.max_vectors, 0});
       CHECK(plan->tiles->kept == count_tiles(kernels.size.tile, g.out_h(), g.out_w(), mask.data()));
+      for (const TileSegment& segment : plan->segments) CHECK((segment.whole || !tiles));
       AlignedBuffer scratch, planes;
       std::vector<float> transformed(static_cast<size_t>(kernels.size.planes()));
       winograd_transform_weight(kernels.size, weight.data(), transformed.data());
@@ -75,7 +91,7 @@ TEST_CASE("input transform, weight transform and output transform make a convolu
         for (size_t p = 0; p < count; ++p)
           for (size_t t = 0; t < width; ++t) values[p * width + t] *= transformed[p];
         kernels.output({values, width, plan.get(), &panel, scratch.reserve(tile_scratch(*plan)), bias, fill,
-                        residual.data(), got.data(), Activation::leaky_relu});
+                        added, got.data(), Activation::leaky_relu});
       }
       double worst = 0;
       for (size_t p = 0; p < got.size(); ++p)
