@@ -120,12 +120,25 @@ class NinjaFile:
         return " ".join(shlex.quote(flag) for flag in flags).replace("$", "$$")
 
     def compile(self, source: Path, flags: list[str]) -> Path:
-        target = self.directory / source.relative_to(ROOT / "cpp").with_suffix(".o")
+        return self._object(
+            source, self.directory / source.relative_to(ROOT / "cpp").with_suffix(".o"), flags
+        )
+
+    def _object(self, source: Path, target: Path, flags: list[str]) -> Path:
         self.lines += [
             f"build {self.path(target)}: compile {self.path(source)}",
             f"  flags = {self.flags(flags)}",
         ]
         return target
+
+    def compile_together(self, sources: list[Path], flags: list[str]) -> Path:
+        """One translation unit of several sources: where the headers of others (torch, pybind11) take most of
+        the time, they are read once, and what they instantiate is made once."""
+        unit = self.directory / f"{sources[0].parent.name}.cpp"
+        text = "".join(f'#include "{source.relative_to(ROOT / "cpp")}"\n' for source in sources)
+        if not unit.is_file() or unit.read_text() != text:  # its time says whether to compile
+            unit.write_text(text)
+        return self._object(unit, unit.with_suffix(".o"), flags)
 
     def link(self, target: Path, objects: list[Path], flags: list[str]) -> Path:
         inputs = " ".join(map(self.path, objects))
@@ -180,10 +193,14 @@ class BuildNative(build_ext):
         linking = ["-Wl,-O1", "-Wl,--gc-sections", "-Wl,--as-needed"]
         linking += shlex.split(os.environ.get("LDFLAGS", ""))
 
+        # What takes longest stands first: ninja starts in this order.
+        units = {} if torch is None else {OPERATORS: self._operators(ninja, common + user_flags, torch)}
+        units[RUNTIME] = self._runtime(ninja, common + user_flags)
         core = [ninja.compile(source, common + flags + user_flags) for source, flags in core_sources()]
-        built = {RUNTIME: self._runtime(ninja, core, common + user_flags, linking)}
-        if torch is not None:
-            built[OPERATORS] = self._operators(ninja, core, common + user_flags, linking, torch)
+        built = {
+            name: ninja.link(directory / f"{name.split('.')[-1]}.so", [unit, *core], linking + flags)
+            for name, (unit, flags) in units.items()
+        }
         ninja.run()
         for extension in self.extensions:
             target = Path(self.get_ext_fullpath(extension.name))
@@ -194,7 +211,8 @@ class BuildNative(build_ext):
             os.replace(temporary, target)
 
     @staticmethod
-    def _runtime(ninja: NinjaFile, core: list[Path], common: list[str], linking: list[str]) -> Path:
+    def _runtime(ninja: NinjaFile, common: list[str]) -> tuple[Path, list[str]]:
+        """The object of the pybind11 module, and how it is linked."""
         try:
             import pybind11
         except ImportError:
@@ -202,22 +220,19 @@ class BuildNative(build_ext):
         include = Path(pybind11.get_include())
         flags = common + ["-isystem", str(include), "-isystem", sysconfig.get_path("include")]
         flags += [f"-ffile-prefix-map={include}/="]
-        objects = [ninja.compile(source, flags) for source in sorted((ROOT / "cpp/python").glob("*.cpp"))]
-        return ninja.link(ninja.directory / "_core.so", objects + core, linking + ["-pthread"])
+        return ninja.compile_together(sorted((ROOT / "cpp/python").glob("*.cpp")), flags), ["-pthread"]
 
     @staticmethod
-    def _operators(
-        ninja: NinjaFile, core: list[Path], common: list[str], linking: list[str], torch: Path
-    ) -> Path:
+    def _operators(ninja: NinjaFile, common: list[str], torch: Path) -> tuple[Path, list[str]]:
+        """The object of the operator library, and how it is linked."""
         include = torch / "include"
         flags = common + ["-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")]
         # Without -fopenmp at::parallel_for is silently serial. It is not given to the linker: torch brings
         # its own OpenMP runtime, and a second one would not know torch.set_num_threads.
         flags += ["-fopenmp", f"-ffile-prefix-map={include}/="]
-        objects = [ninja.compile(source, flags) for source in sorted((ROOT / "cpp/torch").glob("*.cpp"))]
-        linking = linking + [f"-L{torch / 'lib'}", "-Wl,--no-as-needed", "-lc10", "-ltorch_cpu", "-ltorch"]
+        linking = [f"-L{torch / 'lib'}", "-Wl,--no-as-needed", "-lc10", "-ltorch_cpu", "-ltorch"]
         linking += ["-Wl,-rpath,$ORIGIN/../torch/lib", "-pthread"]
-        return ninja.link(ninja.directory / "libsemisparse_torch.so", objects + core, linking)
+        return ninja.compile_together(sorted((ROOT / "cpp/torch").glob("*.cpp")), flags), linking
 
 
 def packages() -> tuple[list[str], dict[str, str]]:
