@@ -3,13 +3,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "arrays.h"
 #include "call.h"
+#include "core/base/windows.h"
 #include "core/conv2d/conv2d.h"
 #include "core/linear/linear.h"
 #include "core/max_pool/max_pool.h"
@@ -37,9 +36,7 @@ class Conv2dCall final : public Call {
     geometry_.batch = input_.size(0);
     geometry_.in_h = input_.size(2);
     geometry_.in_w = input_.size(3);
-    std::tie(geometry_.stride_h, geometry_.stride_w) = std::make_tuple(stride[0], stride[1]);
-    std::tie(geometry_.pad_h, geometry_.pad_w) = std::make_tuple(padding[0], padding[1]);
-    std::tie(geometry_.dilation_h, geometry_.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+    place_windows(geometry_, stride, padding, dilation);
     geometry_.validate();
     check(input_.size(1) == geometry_.in_channels(), "`input` has ", input_.size(1),
           " channels, but the weight expects ", geometry_.in_channels(),
@@ -105,10 +102,9 @@ class MaxPool2dCall final : public Call {
     geometry_.channels = input_.size(1);
     geometry_.in_h = input_.size(2);
     geometry_.in_w = input_.size(3);
-    std::tie(geometry_.kernel_h, geometry_.kernel_w) = std::make_tuple(kernel_size[0], kernel_size[1]);
-    std::tie(geometry_.stride_h, geometry_.stride_w) = std::make_tuple(stride[0], stride[1]);
-    std::tie(geometry_.pad_h, geometry_.pad_w) = std::make_tuple(padding[0], padding[1]);
-    std::tie(geometry_.dilation_h, geometry_.dilation_w) = std::make_tuple(dilation[0], dilation[1]);
+    geometry_.kernel_h = kernel_size[0];
+    geometry_.kernel_w = kernel_size[1];
+    place_windows(geometry_, stride, padding, dilation);
     geometry_.ceil_mode = ceil_mode;
     geometry_.validate();
     output_ = output_array(out, {geometry_.batch, geometry_.channels, geometry_.out_h(), geometry_.out_w()},

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include "checks.h"
+#include "core/base/windows.h"
 #include "parallel.h"
 #include "prepared_weights.h"
 
@@ -27,12 +28,7 @@ struct Call {
     geometry.weight.kernel_h = weight_shape[2].expect_int();
     geometry.weight.kernel_w = weight_shape[3].expect_int();
     geometry.weight.groups = arguments.groups;
-    geometry.stride_h = arguments.stride[0];
-    geometry.stride_w = arguments.stride[1];
-    geometry.pad_h = arguments.padding[0];
-    geometry.pad_w = arguments.padding[1];
-    geometry.dilation_h = arguments.dilation[0];
-    geometry.dilation_w = arguments.dilation[1];
+    place_windows(geometry, arguments.stride, arguments.padding, arguments.dilation);
     geometry.validate();
 
     const auto given = [](const OptionalTensor& optional) {

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "checks.h"
+#include "core/base/windows.h"
 #include "core/max_pool/max_pool.h"
 #include "gradients.h"
 #include "parallel.h"
@@ -81,12 +82,7 @@ at::Tensor max_pool2d_cpu(const at::Tensor& input, at::IntArrayRef kernel_size, 
   geometry.in_w = input.size(3);
   geometry.kernel_h = kernel_size[0];
   geometry.kernel_w = kernel_size[1];
-  geometry.stride_h = steps[0];
-  geometry.stride_w = steps[1];
-  geometry.pad_h = padding[0];
-  geometry.pad_w = padding[1];
-  geometry.dilation_h = dilation[0];
-  geometry.dilation_w = dilation[1];
+  place_windows(geometry, steps, padding, dilation);
   geometry.ceil_mode = ceil_mode;
   geometry.validate();
   ConstTensor4 image{input.const_data_ptr<float>(), {}};

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a layer's time goes, without Python: the whole operator, interleaved over column masks and weight
-// sparsity, as fractions of this machine's measured FMA peak. Random data. Single thread unless told
-// otherwise.
-//   bench_conv2d [threads]
+// Where a layer's time goes, without Python: the whole operator by the algorithm that it chooses, and its
+// row-run kernels alone (packed and direct; one thread), interleaved over column masks and weight sparsity,
+// as fractions of this machine's measured FMA peak. Only multiplications of weights that are not zero, for
+// columns that are kept, count; Winograd needs fewer of them and may pass the peak. Random data, medians.
+//   cmake -S cpp/core -B build/bench -G Ninja -DSEMISPARSE_BENCH=ON && cmake --build build/bench
+//   build/bench/bench_conv2d [threads, default 1]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "core/conv2d/bench_kernels.h"
 #include "core/conv2d/conv2d.h"
-#include "core/row_run/row_run.h"
+#include "core/testing/fma_peak.h"
 
 using namespace semisparse;
+using testing::seconds;
 
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::mt19937 random_engine(1);
 
@@ -31,30 +31,20 @@ std::vector<float> normal(size_t n) {
   return v;
 }
 
-// FMA peak: the micro-kernel on one L1-resident panel with dense weights.
-double peak_flops() {
-  const RowRunKernels& k = selected_kernels();
-  const int rows = 64, width = k.max_vectors * k.lanes;
-  float* panel = static_cast<float*>(aligned_alloc(64, sizeof(float) * static_cast<size_t>(rows * width)));
-  float* acc = static_cast<float*>(aligned_alloc(64, sizeof(float) * static_cast<size_t>(4 * width)));
-  const auto data = normal(static_cast<size_t>(rows * width)), w = normal(static_cast<size_t>(4 * rows + 4));
-  std::copy(data.begin(), data.end(), panel);
-  std::vector<uint16_t> row(64);
-  for (int i = 0; i < rows; ++i) row[static_cast<size_t>(i)] = static_cast<uint16_t>(i);
-  RunBlock block;
-  block.rows = row.data();
-  block.weights = w.data();
-  block.counts[15] = rows;
-  const float zero[4] = {};
-  double best = 1e9;
-  for (int it = 0; it < 200; ++it) {
-    const double t = now();
-    for (int i = 0; i < 50; ++i) k.gemm(k.max_vectors, panel, block, zero, acc, static_cast<size_t>(width));
-    best = std::min(best, (now() - t) / 50);
+double median(std::vector<double>& times) {
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+// Three calls after one that refills the caches.
+template <class Call>
+void time_calls(std::vector<double>& times, Call call) {
+  call();
+  for (int i = 0; i < 3; ++i) {
+    const double start = seconds();
+    call();
+    times.push_back(seconds() - start);
   }
-  std::free(panel);
-  std::free(acc);
-  return 2.0 * 4 * rows * width / best;
 }
 
 struct Case {
@@ -102,8 +92,13 @@ std::vector<float> random_weight(const WeightShape& s, int kind) {
 
 int main(int argc, char** argv) {
   ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 1);
-  const double peak = peak_flops();
-  std::printf("%s, peak %.0f GFLOP/s a core\n", kernel_name().c_str(), peak / 1e9);
+  const double peak = testing::fma_peak_flops();
+  if (peak == 0) {
+    std::fprintf(stderr, "%s kernels: there is no peak to compare them with\n", kernel_name().c_str());
+    return 1;
+  }
+  std::printf("%s, peak %.0f GFLOP/s a core; median ms, x dense, useful share of the peak\n",
+              kernel_name().c_str(), peak / 1e9);
   const std::vector<Case> cases = {
       {"dense", 0, 1, 0},       {"pixel 0.1", .1, 1, 0},  {"pixel 0.2", .2, 1, 0}, {"pixel 0.3", .3, 1, 0},
       {"run16 0.3", .3, 16, 0}, {"pattern", 0, 1, 1},     {"pattern g4", 0, 1, 2}, {"g4 + px0.3", .3, 1, 2},
@@ -125,8 +120,12 @@ int main(int argc, char** argv) {
       std::vector<uint8_t> packed, mask;
       PackedWeight weight;
       double flops = 0;
-      std::vector<double> times;
+      std::vector<double> times, packed_times, direct_times;
+      std::unique_ptr<KernelsAlone> kernels;
     };
+    // Phases of a strided layer and 1x1 layers run the same kernels.
+    const bool kernels = l[4] == 1 && l[3] == 3;
+    const auto padded = normal(static_cast<size_t>(padded_plane(g) * l[0]));
     std::vector<Run> runs(cases.size());
     for (size_t i = 0; i < cases.size(); ++i) {
       const auto w = random_weight(g.weight, cases[i].weights);
@@ -134,30 +133,40 @@ int main(int argc, char** argv) {
       if (cases[i].columns > 0) runs[i].mask = random_mask(pixels, cases[i].columns, cases[i].run);
       const double kept =
           runs[i].mask.empty() ? pixels : std::count(runs[i].mask.begin(), runs[i].mask.end(), 1);
+      if (kernels)
+        runs[i].kernels = std::make_unique<KernelsAlone>(
+            g, runs[i].packed, runs[i].mask.empty() ? nullptr : runs[i].mask.data(), padded);
       runs[i].flops = 2 * kept * static_cast<double>(w.size() - std::count(w.begin(), w.end(), 0.0f));
     }
-    const int rounds = 60;
-    for (int it = 0; it < rounds; ++it) {
+    for (int round = 0; round < 20; ++round) {
       for (size_t i = 0; i < cases.size(); ++i) {
+        Run& run = runs[i];
         Conv2dOperands o;
         o.input = {input.data(), {l[0] * l[2] * l[2], l[2] * l[2], l[2], 1}};
         o.bias = bias.data();
         o.output = out.data();
         o.activation = Activation::relu;
-        const double t = now();
-        conv2d(g, runs[i].weight, runs[i].packed.data(), runs[i].packed.size(),
-               runs[i].mask.empty() ? nullptr : runs[i].mask.data(), o, pool);
-        if (it > 2) runs[i].times.push_back(now() - t);
+        time_calls(run.times, [&] {
+          conv2d(g, run.weight, run.packed.data(), run.packed.size(),
+                 run.mask.empty() ? nullptr : run.mask.data(), o, pool);
+        });
+        if (!kernels) continue;
+        time_calls(run.packed_times, [&] { run.kernels->im2col(); });
+        time_calls(run.direct_times, [&] { run.kernels->direct(); });
       }
     }
     std::printf("%d->%d %dx%d /%d @%d\n", (int)l[0], (int)l[1], (int)l[3], (int)l[3], (int)l[4], (int)l[2]);
     double dense = 0;
     for (size_t i = 0; i < cases.size(); ++i) {
-      std::sort(runs[i].times.begin(), runs[i].times.end());
-      const double t = runs[i].times[runs[i].times.size() / 2];
+      const double t = median(runs[i].times);
       if (i == 0) dense = t;
-      std::printf("  %-12s %.3f ms  %.2fx  useful %.0f%% of peak\n", cases[i].name.c_str(), t * 1e3,
-                  dense / t, 100 * runs[i].flops / t / peak);
+      const auto useful = [&](double time) { return 100 * runs[i].flops / time / peak; };
+      std::printf("  %-12s %.3f ms  %.2fx  useful %.0f%%", cases[i].name.c_str(), t * 1e3, dense / t,
+                  useful(t));
+      if (kernels)
+        std::printf("; kernels alone: packed %.0f%%, direct %.0f%%", useful(median(runs[i].packed_times)),
+                    useful(median(runs[i].direct_times)));
+      std::printf("\n");
     }
   }
 }

@@ -115,7 +115,7 @@ const std::shared_ptr<const PreparedWeight>& PackedWeight::Impl::prepare(const P
                                                                          const uint8_t* packed, size_t size,
                                                                          const KernelPlanes& planes) {
   auto& entry = prepared[key];
-  if (entry == nullptr) entry = prepare_planes(packed, size, key.chunk, planes);
+  if (entry == nullptr) entry = prepare_packed(packed, size, key.chunk, planes);
   return entry;
 }
 

@@ -169,11 +169,7 @@ void check_chunk(const WeightShape& shape, int chunk_channels) {
 
 }  // namespace
 
-std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels) {
-  return prepare_planes(bytes, size, chunk_channels, {});
-}
-
-std::shared_ptr<const PreparedWeight> prepare_planes(const uint8_t* bytes, size_t size, int chunk_channels,
+std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels,
                                                      const KernelPlanes& planes) {
   const PayloadView view = checked_payload(bytes, size);
   auto out = std::make_shared<PreparedWeight>();
