@@ -17,7 +17,7 @@ from semisparse.eval.peers.main import show_progress
 from semisparse.images import image_shape, select
 from semisparse.info import collect
 from semisparse.latency import random_input
-from semisparse.tuning import tuning_path
+from semisparse.tuning_file import tuning_path
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from semisparse import _library
+from semisparse.tuning_file import ALGORITHMS as ALGORITHMS
 
 _library.register()
 
-ALGORITHMS = ("im2col", "direct", "winograd4", "winograd2", "depthwise")
 AUTOMATIC = "automatic"
 
 
@@ -56,6 +56,10 @@ def chosen(
     dilation: tuple[int, int] = (1, 1),
     *,
     mask: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> str:
-    """The algorithm that a convolution with these arguments runs at present: one of `ALGORITHMS`."""
-    return torch.ops.semisparse.chosen_algorithm(packed, input_size, stride, padding, dilation, mask=mask)
+    """The algorithm that a convolution with these arguments, of an input of `dtype`, runs at present: one of
+    `ALGORITHMS`."""
+    return torch.ops.semisparse.chosen_algorithm(
+        packed, input_size, stride, padding, dilation, mask=mask, half=dtype == torch.float16
+    )

@@ -171,7 +171,8 @@ def _app():
     ) -> None:
         """Measure which algorithm is fastest for each layer on this machine; load() applies the result."""
         from semisparse._table import print_table
-        from semisparse.tuning import TEXT_COLUMNS, tune_file, tuning_path
+        from semisparse.tuning import tune_file
+        from semisparse.tuning_file import TEXT_COLUMNS, tuning_path
 
         found, measured = tune_file(
             model, size, threads=threads, rounds=rounds, again=again, progress=typer.echo

@@ -179,8 +179,10 @@ def chosen_algorithm(model: ConvertedModel, node: Node, input_size: tuple[int, i
     _, packed, _, _, stride, padding, dilation, _ = node.args
     mask = node.kwargs.get("mask")
     mask = None if mask is None else model.get_buffer(mask.name)
+    half = any(given.dtype == "float16" for given in model.graph.inputs)
+    dtype = torch.float16 if half else torch.float32
     pairs = (stride, padding, dilation)
-    return algorithms.chosen(model.get_buffer(packed.name), input_size, *pairs, mask=mask)
+    return algorithms.chosen(model.get_buffer(packed.name), input_size, *pairs, mask=mask, dtype=dtype)
 
 
 def _layer(

@@ -22,7 +22,6 @@ import dataclasses
 import json
 import os
 import zlib
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,10 +34,9 @@ from semisparse.container import SIZED_FORMAT, SIZED_VERSION, check_tensors, par
 from semisparse.converted import ConvertedModel
 from semisparse.graph import Graph, TensorSpec
 from semisparse.sized import SizedModel
+from semisparse.tuning_file import read as read_tuning
 
 __all__ = ["load", "save"]
-
-TUNING_SUFFIX = ".tuning.json"
 
 
 def save(model: ConvertedModel | SizedModel, path: str | os.PathLike) -> None:
@@ -103,12 +101,11 @@ def load(path: str | os.PathLike, *, tuned: bool = True) -> ConvertedModel | Siz
         model = SizedModel(models, contents.info) if contents.sized else models[0]
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a usable semisparse model: {error}") from error
-    if tuned and Path(path).with_suffix(TUNING_SUFFIX).exists():
+    if tuned and (found := read_tuning(path, torch.get_num_threads())) is not None:
         from semisparse import tuning
 
-        if (found := tuning.read(path)) is not None:
-            for one in models:
-                tuning.apply(one, found)
+        for one in models:
+            tuning.apply(one, found)
     return model
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import semisparse as ss
 from semisparse import tuning
 from semisparse.stepwise import input_sizes
-from semisparse.tuning import LayerTuning, Tuning, tuning_path
+from semisparse.tuning_file import LayerTuning, Tuning, tuning_path
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,27 @@ def test_load_applies_the_tuning_of_this_machine(network, file, names):
     assert file.read_bytes() == content  # nothing of it is in the weights
 
 
+def test_the_numpy_runtime_follows_it_too(network, file):
+    x = torch.randn(1, 3, 24, 24).numpy()
+    results = {}
+    for name in ("im2col", "winograd2"):
+        asked = chosen(network, (name, name))
+        tuning.write(file, asked)
+        results[name] = ss.runtime.load(file)(x)
+    loaded = ss.runtime.load(file, tuned=False)
+    assert (
+        loaded(x) == results["winograd2"]
+    ).all()  # what is preferred holds for all weights of equal content
+    layers = tuple(dataclasses.replace(layer, algorithm="im2col") for layer in asked.layers)
+    assert loaded.prefer(dataclasses.replace(asked, layers=layers)) == 2
+    assert (loaded(x) == results["im2col"]).all()
+    automatic = tuple(dataclasses.replace(layer, algorithm="automatic") for layer in asked.layers)
+    loaded.prefer(dataclasses.replace(asked, layers=automatic))
+    # Other sums, so other rounding.
+    assert (results["im2col"] != results["winograd2"]).any()
+    assert abs(results["im2col"] - results["winograd2"]).max() < 1e-4
+
+
 def test_load_can_leave_the_tuning_alone(network, file):
     default = algorithms_of(network)
     tuning.write(file, chosen(network, ("winograd2", "winograd2")))
@@ -146,7 +167,7 @@ def test_load_can_leave_the_tuning_alone(network, file):
 def test_other_machines_and_other_weights_are_not_concerned(network, file, tmp_path):
     default = algorithms_of(network)
     tuning.write(file, chosen(network, ("winograd2", "winograd2"), machine="another"))
-    assert tuning.read(file) is None
+    assert tuning.read(file, 1) is None
     assert algorithms_of(ss.load(file)) == default
     torch.manual_seed(1)
     other = ss.convert(nn.Conv2d(3, 8, 3, padding=1), torch.randn(1, 3, 24, 24))

@@ -2,6 +2,7 @@
 #include "core/conv2d/algorithm.h"
 
 #include "checks.h"
+#include "core/base/windows.h"
 #include "core/weights/packed.h"
 
 namespace semisparse::ops {
@@ -18,7 +19,8 @@ void prefer_algorithm(const at::Tensor& packed, at::IntArrayRef input_size, std:
 }
 
 std::string chosen_algorithm(const at::Tensor& packed, at::IntArrayRef input_size, at::IntArrayRef stride,
-                             at::IntArrayRef padding, at::IntArrayRef dilation, const OptionalTensor& mask) {
+                             at::IntArrayRef padding, at::IntArrayRef dilation, const OptionalTensor& mask,
+                             bool half) {
   check_packed_bytes(packed, "semisparse::chosen_algorithm");
   const at::Tensor bytes = packed.contiguous();
   const PackedInfo info = inspect_packed(bytes.const_data_ptr<uint8_t>(), bytes.numel());
@@ -26,12 +28,7 @@ std::string chosen_algorithm(const at::Tensor& packed, at::IntArrayRef input_siz
   g.weight = info.shape;
   g.in_h = input_size[0];
   g.in_w = input_size[1];
-  g.stride_h = stride[0];
-  g.stride_w = stride[1];
-  g.pad_h = padding[0];
-  g.pad_w = padding[1];
-  g.dilation_h = dilation[0];
-  g.dilation_w = dilation[1];
+  place_windows(g, stride, padding, dilation);
   g.validate();
   at::Tensor kept;
   if (mask.has_value() && mask->defined()) {
@@ -41,8 +38,11 @@ std::string chosen_algorithm(const at::Tensor& packed, at::IntArrayRef input_siz
                 mask->scalar_type(), " ", mask->sizes());
     kept = mask->contiguous();
   }
-  return algorithm_name(decide_algorithm(
-      g, info, kept.defined() ? static_cast<const uint8_t*>(kept.const_data_ptr()) : nullptr));
+  const auto* const bytes_kept =
+      kept.defined() ? static_cast<const uint8_t*>(kept.const_data_ptr()) : nullptr;
+  if (half)
+    if (const auto algorithm = decide_half_algorithm(g, info, bytes_kept)) return algorithm_name(*algorithm);
+  return algorithm_name(decide_algorithm(g, info, bytes_kept));
 }
 
 }  // namespace semisparse::ops

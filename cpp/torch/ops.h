@@ -36,7 +36,8 @@ at::Tensor max_pool2d_cpu(const at::Tensor& input, at::IntArrayRef kernel_size, 
 std::string force_algorithm(std::string_view name);
 void prefer_algorithm(const at::Tensor& packed, at::IntArrayRef input_size, std::string_view name);
 std::string chosen_algorithm(const at::Tensor& packed, at::IntArrayRef input_size, at::IntArrayRef stride,
-                             at::IntArrayRef padding, at::IntArrayRef dilation, const OptionalTensor& mask);
+                             at::IntArrayRef padding, at::IntArrayRef dilation, const OptionalTensor& mask,
+                             bool half);
 
 // Meta: checks and shapes only, also with symbolic sizes (fake tensors, torch.compile, torch.export).
 at::Tensor conv2d_meta(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,

@@ -63,7 +63,7 @@ TORCH_LIBRARY(semisparse, m) {
   m.def(
       "chosen_algorithm(Tensor packed, int[2] input_size, int[2] stride=1, int[2] padding=0, int[2] "
       "dilation=1, "
-      "*, Tensor? mask=None) -> str",
+      "*, Tensor? mask=None, bool half=False) -> str",
       TORCH_FN(semisparse::ops::chosen_algorithm));
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import semisparse as ss
 from semisparse.converted import ConvertedModel
 from semisparse.eval.models import load_program
-from semisparse.tuning import tuning_path
+from semisparse.tuning_file import tuning_path
 
 MODEL, CONVERTED, EXPECTED = "model.pt2", "model.safetensors", "expected.safetensors"
 TUNING = tuning_path(CONVERTED).name  # where semisparse.load looks for it

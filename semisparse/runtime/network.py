@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from semisparse import _core, container
+from semisparse import _core, container, tuning_file
 from semisparse.graph import Graph, Input, Node, TensorRef, TensorSpec, references
 from semisparse.layers import LayerRecord
 from semisparse.runtime.operators import convolution_arguments
 from semisparse.runtime.plan import SENSELESS, Plan, check_operators, trace
 from semisparse.runtime.rewriting import convolve_before_upsampling
+from semisparse.tuning_file import Tuning
 
 __all__ = ["Network", "load"]
 
@@ -83,6 +84,18 @@ class Network:
         finally:
             self._give_back(key, plan)
 
+    def prefer(self, tuning: Tuning) -> int:
+        """Let the layers run what the tuning says; returns how many do. Layers it does not know stay as they
+        are. Preferences hold for all weights of equal content in this process."""
+        checksums = {spec.crc32: name for graph in self._graphs for name, spec in graph.tensors.items()}
+        found = 0
+        for layer in tuning.layers:
+            weight = self._tensors.get(checksums.get(layer.checksum))
+            if isinstance(weight, _core.PackedWeight):
+                weight.prefer_algorithm(layer.input_size, layer.algorithm)
+                found += 1
+        return found
+
     def arena_bytes(self) -> int:
         """Memory that intermediate results take at present, all plans together."""
         with self._lock:
@@ -131,8 +144,12 @@ class Network:
         return f"Network({_describe(self.inputs)}; {len(self.layers)} layers, kernels {_core.kernel_name()})"
 
 
-def load(path: str | os.PathLike) -> Network:
+def load(path: str | os.PathLike, *, tuned: bool = True) -> Network:
     """Read a converted network (`semisparse.save`) to run it with numpy alone. torch is not imported.
+
+    Args:
+        tuned: let layers run the algorithms that `semisparse tune` found on this machine, where that was
+            done: they are in `model.tuning.json` beside `model.safetensors`.
 
     Example::
 
@@ -141,8 +158,7 @@ def load(path: str | os.PathLike) -> Network:
 
     Raises:
         ValueError: the file is damaged, foreign or of a newer format, or calls an operator that this runtime
-        lacks;
-            nothing in it is executed.
+            lacks; nothing in it is executed.
         OSError: the file cannot be read.
     """
     from safetensors import SafetensorError, safe_open  # only files need it, not the operators
@@ -157,9 +173,12 @@ def load(path: str | os.PathLike) -> Network:
         container.check_tensors(
             contents, tensors, lambda name: zlib.crc32(np.ascontiguousarray(tensors[name]))
         )
-        return Network(contents, tensors)
+        network = Network(contents, tensors)
     except (SafetensorError, *SENSELESS) as error:  # TypeError: also a dtype that numpy lacks
         raise ValueError(f"{path} is not a usable semisparse model: {error}") from error
+    if tuned and (found := tuning_file.read(path, _core.get_num_threads())) is not None:
+        network.prefer(found)
+    return network
 
 
 def _check_specs(graph: Graph, tensors: dict[str, np.ndarray]) -> None:

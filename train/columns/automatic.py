@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semisparse import tuning
+from semisparse import tuning_file
 from semisparse.converted import pack_weight
 from semisparse.latency import compare
 from semisparse.recipe import AUTO, GRANULARITIES, Columns, Recipe
@@ -48,7 +48,7 @@ class Choice:
     Attributes:
         granularity: what it gets; None if all columns stay.
         ms: milliseconds on one thread, by granularity; `dense` is the layer without a mask.
-        machine: where, as `semisparse.tuning.machine` names it.
+        machine: where, as `semisparse.tuning_file.machine` names it.
     """
 
     granularity: str | None
@@ -119,7 +119,7 @@ def fix_granularity(
             f"name one of {', '.join(GRANULARITIES)} in the recipe, or let `semisparse granularity` write "
             "them into it on another machine"
         ) from error
-    where = tuning.machine()
+    where = tuning_file.machine()
     choices = {}
     for name, row in zip(automatic, table.tolist(), strict=True):
         ms = {label: time for label, time in zip(_LABELS, row, strict=True) if time == time}
