@@ -12,7 +12,7 @@ pytest.importorskip("typer")
 import semisparse as ss  # noqa: E402
 from semisparse import cli  # noqa: E402
 from semisparse.eval import bench  # noqa: E402
-from semisparse.tuning import tuning_path  # noqa: E402
+from semisparse.tuning_file import tuning_path  # noqa: E402
 
 
 @pytest.fixture(scope="module")
