@@ -16,11 +16,11 @@ core_tests() { # build directory, then options for CMake
   shift
   cmake -S cpp/core -B "$build" -G Ninja "$@" >/dev/null
   cmake --build "$build" | tail -1
-  ctest --test-dir "$build" --output-on-failure --no-tests=error
+  ctest --test-dir "$build" -j 2 --output-on-failure --no-tests=error
 }
 core_tests build/core
 core_tests build/core-sanitized -DSEMISPARSE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
 echo "== Python"
 unset PYTHONDONTWRITEBYTECODE # many tests start processes that import torch: what the first one compiles serves all
-python -m pytest "$@"
+python -m pytest --durations=20 "$@"

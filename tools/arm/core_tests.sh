@@ -12,7 +12,11 @@ cmake --build "$build"
 echo "== registers of the NEON kernels"
 "$root/tools/arm/check_spills.py" "$build"
 find "$build" -name 'neon*.o' -exec env NM=aarch64-linux-gnu-nm sh "$root/cpp/core/testing/isa_symbols.sh" {} +
-for cpu in cortex-a72 cortex-a76; do
-  echo "== core tests on $cpu"
-  qemu-aarch64 -cpu "$cpu" -L /usr/aarch64-linux-gnu "$build/core_tests"
-done
+run() { qemu-aarch64 -cpu "$1" -L /usr/aarch64-linux-gnu "$build/core_tests"; }
+echo "== core tests on cortex-a72; beside it, in $build/cortex-a76.log: cortex-a76"
+run cortex-a76 >"$build/cortex-a76.log" 2>&1 &
+other=$!
+run cortex-a72
+echo "== core tests on cortex-a76"
+wait "$other" || { cat "$build/cortex-a76.log"; exit 1; }
+tail -4 "$build/cortex-a76.log"
