@@ -77,7 +77,7 @@ class Admm(Method):
         The row for the log, over the layers `names`: `rho`; `residual`, |W - Z| / |W|; `changed`, share of
         kernels whose pattern (or other structure) is another one than before, among those that Y keeps; with
         connectivity `connectivity_residual`, |W - Y| / |W|, and `connectivity_changed`, share of all kernels
-        that went or came back.
+        that went or came back. Where connectivity is all there is, `residual` and `changed` are Y's.
         """
         total, residuals = 0.0, [0.0, 0.0]
         changed, counted = [0, 0], [0, 0]
@@ -106,6 +106,8 @@ class Admm(Method):
         rho = layer.settings.rho * GROWTH ** (progress - 1)
         shrink = self._rho.get(layer.name, rho) / rho
         self._rho[layer.name] = rho
+        if layer.scheme is None:
+            return [_advance(before and before[-1], weight, shrink, layer.kernels)]
         copies = [_advance(before and before[0], weight, shrink, layer.structure)]
         if layer.settings.connectivity > 0:
             kept = copies[0].kept

@@ -144,6 +144,13 @@ def test_kernels_alone_and_channel_groups():
         assert sorted((half[:, None] == half[None]).all(-1).sum(1).tolist()) in ([2, 2, 4, 4, 4, 4], [6] * 6)
 
 
+def test_kernels_alone_are_led_too():
+    training = Training(recipe(scheme="dense"), 80).run(80)
+    first, last = training.log[0], training.log[-1]
+    assert 0 < last["residual"] < 0.5 * first["residual"] and "connectivity_residual" not in last
+    assert sum(row["changed"] for row in training.log[1:]) > 0
+
+
 def test_state_of_other_weights_is_refused():
     training = Training(recipe(), 80).run(60)
     state = training.sparsifier.state_dict()
