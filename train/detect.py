@@ -16,6 +16,10 @@ from semisparse._files import replace_atomically
 from .arguments import Formatter
 from .data.detection import open_detection_data
 
+# Ultralytics warms up with a learning rate of 0.1 for biases, BatchNorm's included, which suits SGD. Steps of
+# these optimisers are as large as their learning rate: a trained network is shaken (`auto` sets 0 by itself).
+_ADAPTIVE = ("adam", "nadam", "radam")
+
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
@@ -219,6 +223,8 @@ def _options(args: Namespace, data: Path, directory: Path) -> dict:
     options |= {name: value for name, value in optional.items() if value is not None}
     if taken := sorted(set(options) & set(args.yolo)):
         raise ValueError(f"--yolo {taken[0]}: this has an option of its own; see --help")
+    if args.opt.lower().startswith(_ADAPTIVE) and "warmup_bias_lr" not in args.yolo:
+        options["warmup_bias_lr"] = 0.0
     return options | args.yolo
 
 

@@ -1,14 +1,25 @@
 """Options of `semisparse train detect`; whole runs are in tests/train/integrations."""
 
+from pathlib import Path
+
 import pytest
 
-from semisparse.train.detect import is_detector, main, parse
+from semisparse.train.detect import _options, is_detector, main, parse
 
 
 def test_defaults_depend_on_the_data():
     assert (parse([]).size, parse([]).epochs) == (96, 20)
     args = parse(["--data", "data.yaml", "--yolo", "mosaic=0.5", "cos_lr=True"])
     assert (args.size, args.epochs) == (640, 100) and args.yolo == {"mosaic": 0.5, "cos_lr": True}
+
+
+def test_adaptive_optimisers_do_not_shake_the_biases_while_they_warm_up():
+    def options(*arguments):
+        return _options(parse(arguments), Path("data.yaml"), Path("run"))
+
+    assert options("--opt", "AdamW")["warmup_bias_lr"] == 0
+    assert options("--opt", "AdamW", "--yolo", "warmup_bias_lr=0.01")["warmup_bias_lr"] == 0.01
+    assert "warmup_bias_lr" not in options("--opt", "SGD") | options()
 
 
 @pytest.mark.parametrize(
