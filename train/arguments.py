@@ -58,7 +58,10 @@ def classify_parser() -> argparse.ArgumentParser:
         "--weights", metavar="NAME", help="torchvision weights to start from, e.g. DEFAULT (downloads them)"
     )
     model.add_argument(
-        "--checkpoint", metavar="FILE", help="start from the weights of a checkpoint, as a dense model"
+        "--checkpoint",
+        metavar="FILE",
+        help="start from the weights of a checkpoint, and from its column masks where they are what --recipe "
+        "asks for",
     )
     model.add_argument(
         "--recipe", metavar="YAML", help="sparsity to train: a file, or a shipped one (columns20)"

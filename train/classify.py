@@ -79,7 +79,8 @@ class _Run:
         self.model = make_classifier(args.model, len(self.data.classes), weights=args.weights)
         if start:
             self._check_classes(start, args.checkpoint)
-            load_weights(self.model, start["model"], source=args.checkpoint, masks=args.test_only)
+            masks = args.test_only or recipe is not None  # which of them stay is for the recipe to say
+            load_weights(self.model, start["model"], source=args.checkpoint, masks=masks)
         self.model.to(self.device, memory_format=torch.channels_last)
         torch.manual_seed(args.seed + 1 + distributed.rank())
         self.precision = Precision(self.device, args.amp)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from semisparse.masking import attach_column_mask, column_mask, detach_column_mask, set_column_mask
+from semisparse.masking import (
+    attach_column_mask,
+    column_mask,
+    detach_column_mask,
+    masked_modules,
+    set_column_mask,
+)
 from semisparse.recipe import Recipe
 from semisparse.statistics import output_sizes
 
@@ -16,7 +23,7 @@ from . import distributed
 from .columns.allocation import allocate
 from .columns.automatic import Choice, fix_granularity
 from .columns.criteria import RandomCriterion, SaliencyCriterion
-from .columns.granularity import make_mask
+from .columns.granularity import is_mask_of, make_mask
 from .columns.held_out import HeldOut, HeldOutCriterion
 from .columns.schedule import scheduled_ratio
 from .weights.sparsity import WeightSparsity
@@ -52,6 +59,9 @@ class Sparsifier:
         seed: of the random criteria; rank 0's counts.
         held_out: batches that are not trained on, which criterion `held_out` compares masks on.
 
+    A column mask that the model brings along, such as one from a sparse checkpoint, stays as it is if it is
+    what the recipe asks for: of this size, ratio and granularity. Every other one is dropped.
+
     Raises ValueError if recipe and model do not fit, or if a layer named in it is not used in the forward
     pass; RuntimeError if a granularity is `auto` and the layer cannot be timed here.
     """
@@ -77,6 +87,9 @@ class Sparsifier:
         self.asked, self.total_steps = recipe, total_steps
         self.steps = 0
         layers = recipe.resolve(self.model)
+        brought = {name: column_mask(module).clone() for name, module in masked_modules(self.model).items()}
+        for name in brought:
+            detach_column_mask(self.model.get_submodule(name))
         calls = _calls(self.model, layers, example_input)
         sized = [name for name, layer in layers.items() if layer.columns.ratio > 0]
         self._output_sizes = {name: _only_size(name, calls[name]) for name in sized}
@@ -91,6 +104,7 @@ class Sparsifier:
         self._criteria: dict = {}
         self._modules: dict[str, nn.Conv2d] = {}
         self._arrange_columns()
+        self._keep(brought)
 
     def _arrange_columns(self) -> None:
         """Masks and criteria for the layers that the recipe (with its granularities chosen) takes columns
@@ -111,6 +125,23 @@ class Sparsifier:
             kind: self._make_criterion(kind)
             for kind in dict.fromkeys(c.criterion for c in self.columns.values())
         }
+
+    def _keep(self, masks: dict[str, Tensor]) -> None:
+        """Freeze the layers whose mask in `masks` is what the recipe asks for at the end."""
+        masks = {name: mask for name, mask in masks.items() if self.sizes.get(name) == tuple(mask.shape)}
+        ratios = {name: self.columns[name].ratio for name in masks}
+        for pool in self._pools(list(self.columns)):
+            own = {name: 1 - masks[name].double().mean().item() for name in pool if name in masks}
+            cost = {n: macs * math.prod(self.sizes[n]) for n, macs in self._macs(pool).items()}
+            removed = sum(own.get(name, 0.0) * cost[name] for name in pool) / sum(cost.values())
+            if abs(removed - self.columns[pool[0]].ratio) < 0.01:
+                ratios |= own
+        for name, mask in masks.items():
+            c = self.columns[name]
+            if is_mask_of(mask, ratios[name], c.granularity, c.round_to):
+                set_column_mask(self._modules[name], mask)
+                self._ratios[name] = ratios[name]
+                self._freeze([name], self._criteria[c.criterion])
 
     def _make_criterion(self, kind: str):
         names = self._named(kind)
@@ -213,15 +244,22 @@ class Sparsifier:
     def _shares(self, names: list[str], scores: dict[str, Tensor], progress: float) -> dict[str, float]:
         """Fraction that each of the layers loses at `progress`."""
         ratios = {name: scheduled_ratio(self.columns[name], progress) for name in names}
+        for pool in self._pools(names):
+            ratios |= allocate(scores, self._macs(pool), ratios[pool[0]])
+        return ratios
+
+    def _pools(self, names: list[str]) -> list[list[str]]:
+        """Those of the layers that share a ratio out among themselves (`scope: global`)."""
         pools: dict[tuple, list[str]] = {}
         for name in names:
             c = self.columns[name]
             if c.scope == "global":
                 pools.setdefault((c.ratio, c.initial, c.begin, c.end, c.every), []).append(name)
-        for pool in pools.values():
-            macs = {name: self._modules[name].weight.numel() for name in pool}
-            ratios |= allocate(scores, macs, ratios[pool[0]])
-        return ratios
+        return list(pools.values())
+
+    def _macs(self, names: list[str]) -> dict[str, int]:
+        """Multiplications for one column."""
+        return {name: self._modules[name].weight.numel() for name in names}
 
     def _freeze(self, names: list[str], criterion) -> None:
         criterion.freeze(names)
@@ -298,7 +336,7 @@ class Sparsifier:
         self.weights.check_state_dict(state["weights"])
         self.choices = {name: Choice(**choice) for name, choice in state.get("choices", {}).items()}
         self.asked = asked
-        if self.recipe != recipe:
+        if self.recipe != recipe or self.frozen:
             self.recipe = recipe
             self._arrange_columns()
         self.steps = state["steps"]
@@ -356,7 +394,8 @@ class Sparsifier:
             lines.append(
                 f"{name:<{width}}  {size:>9}  {int((~mask).sum()):>6} of {mask.numel():<6} columns removed "
                 f"({c.ratio:g} {c.granularity} {c.criterion}, {c.begin:g}..{c.end:g}"
-                + (", shared out among layers)" if c.scope == "global" else ")")
+                + (", shared out among layers" if c.scope == "global" else "")
+                + (", kept)" if name in self.frozen and not self.steps else ")")
                 + (f"  {self.choices[name]}" if name in self.choices else "")
             )
         lines += [

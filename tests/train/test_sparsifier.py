@@ -132,6 +132,27 @@ def test_apply_to_gives_masks_to_another_model():
     assert equal({n: column_mask(m) for n, m in masked_modules(other).items()}, training.masks[-1])
 
 
+@pytest.mark.parametrize("more", [{}, {"granularity": "run4"}, {"scope": "global"}])
+def test_masks_that_are_what_the_recipe_asks_for_stay(more):
+    trained = Training(recipe(**more)).run(20)
+    model, masks, x = trained.model, trained.masks[-1], trained.x[:1]
+    again = Sparsifier(copy.deepcopy(model), recipe(**more), x, total_steps=10)
+    assert equal(again.masks(), masks) and again.finalized and "kept" in again.describe()
+    again.step(1.0)
+    assert equal(again.masks(), masks)
+    # Not at another size, ratio or granularity: such masks are dropped and made anew.
+    other = {"granularity": "tile4x4" if "granularity" in more else "run4"}
+    for settings, picture in (
+        (recipe(**more), x[..., :-2]),
+        (recipe(**more, ratio=0.5), x),
+        (recipe(**{**more, **other}), x),
+        (Recipe({"b.0": {"scheme": "unstructured", "ratio": 0.5}}), x),
+    ):
+        sparsifier = Sparsifier(copy.deepcopy(model), settings, picture, total_steps=10)
+        assert all(mask.all() for mask in sparsifier.masks().values())
+        assert list(masked_modules(sparsifier.model)) == list(sparsifier.masks())
+
+
 def test_penalty_is_a_zero_that_can_be_added():
     training = Training(recipe())
     assert training.sparsifier.penalty().item() == 0 and training.sparsifier.penalty().dim() == 0

@@ -47,6 +47,18 @@ def make_mask(scores: Tensor, ratio: float, granularity: str = "pixel", round_to
     return ~gone[units].view(height, width)
 
 
+def is_mask_of(mask: Tensor, ratio: float, granularity: str = "pixel", round_to: int = 1) -> bool:
+    """Whether `make_mask` could have made the mask from some scores. Where units at the end of a map are
+    smaller, how much goes depends on which do: by one unit at most."""
+    units = unit_index(*mask.shape, granularity).to(mask.device)
+    size = torch.bincount(units)
+    kept = torch.bincount(units, weights=mask.flatten().double())
+    whole = bool(((kept == 0) | (kept == size)).all())
+    expected = make_mask(mask.float(), ratio, granularity, round_to)
+    slack = int(size.max()) if size.max() > size.min() else 0
+    return whole and abs(int(expected.sum()) - int(mask.sum())) <= slack
+
+
 @lru_cache(maxsize=256)
 def unit_index(height: int, width: int, granularity: str) -> Tensor:
     """The unit of each column, int64 (OH * OW,), numbered without gaps from 0."""

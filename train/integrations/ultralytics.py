@@ -205,6 +205,7 @@ class SparseDetectionTrainer(DetectionTrainer):
         self.set_model_names_for_load(model)
         if weights:
             model.load(weights)
+            _copy_masks(_unwrap(weights), model)
         skips_for_detection(self.recipe, model).resolve(model)  # an unfit recipe fails before data is read
         return model
 
@@ -307,6 +308,15 @@ class SparseDetectionTrainer(DetectionTrainer):
         finally:
             self.last, self.best = targets
         return saved
+
+
+def _copy_masks(source: nn.Module, model: nn.Module) -> None:
+    """Column masks to the same layers of another network, which the sparsifier keeps or drops."""
+    layers = dict(model.named_modules())
+    for name, module in masking.masked_modules(source).items():
+        if isinstance(layers.get(name), nn.Conv2d):
+            masking.attach_column_mask(layers[name], masking.column_mask(module))
+    masking.set_other_sizes(model, "resample")
 
 
 def optimizer_steps(batches: int, epochs: int, accumulate: int, warmup: int) -> int:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semisparse.recipe import GRANULARITIES
-from semisparse.train.columns.granularity import make_mask, unit_index
+from semisparse.train.columns.granularity import is_mask_of, make_mask, unit_index
 
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
@@ -27,11 +27,19 @@ def test_removes_whole_units_closest_to_the_ratio_lowest_scores_first(size, rati
     removed = int((~mask).sum())
     # Half a unit is the most that rounding can cost, unless one unit has to stay.
     assert abs(removed - wanted) <= largest / 2 + 1e-6 or int((~gone).sum()) == 1
+    assert is_mask_of(mask, ratio, granularity)
 
 
 @pytest.mark.parametrize("ratio, removed", [(0.0, 0), (0.1, 1), (0.2, 2), (0.3, 3), (0.95, 8)])
 def test_small_map(ratio, removed):
     assert int((~make_mask(torch.rand(3, 3), ratio)).sum()) == removed
+
+
+def test_masks_of_another_ratio_or_granularity_are_told_apart():
+    mask = make_mask(torch.rand(12, 12), 0.3, "run4")
+    assert is_mask_of(mask, 0.3, "run4") and is_mask_of(mask, 0.3, "pixel", 4)
+    assert not is_mask_of(mask, 0.2, "run4") and not is_mask_of(mask, 0.3, "tile4x4")
+    assert not is_mask_of(mask, 0.3, "run4", round_to=64)
 
 
 def test_runs_are_aligned_in_row_major_order_across_rows():

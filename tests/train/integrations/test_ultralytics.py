@@ -241,6 +241,13 @@ def test_average_and_checkpoints_hold_the_masks(train, tmp_path):
     assert not list((tmp_path / "run" / "weights").glob(".*"))  # temporary files
 
 
+def test_training_on_keeps_masks_that_are_what_is_asked_for(train, tmp_path):
+    masks = train(epochs=1).trainer.sparsifier.masks()
+    last = tmp_path / "run" / "weights" / "last.pt"
+    again = train(model=YOLO(last), epochs=1, name="again").trainer.sparsifier.masks()
+    assert again.keys() == masks.keys() and all(torch.equal(again[name], masks[name]) for name in masks)
+
+
 @pytest.mark.parametrize("recipe", ["pattern+connectivity-8x", "pattern+columns", "punched", "mixed"])
 def test_shipped_recipes_with_weights(train, tmp_path, recipe):
     sparsifier = train(recipe, epochs=3).trainer.sparsifier
