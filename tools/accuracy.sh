@@ -55,7 +55,7 @@ on() { # epochs, learning rate, name of the run, name of the new one, recipe, ch
 
 weights() {
   local group scheme name
-  tune 2 0.01 control-distill "${distill[@]}"
+  tune 3 0.02 control-distill "${distill[@]}"
   for group in 4 1 8; do
     name="pattern-group$group"
     tune 2 0.01 "$name" --recipe pattern "${distill[@]}" --set rho=4 end=0.4 "group=$group"
