@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 dense=("$@") sparse=("$@")
 if [ $# = 0 ]; then
   dense=(--data digits --size 80 -b 32 --epochs 4 --lr 0.03 --lr-warmup-epochs 1)
-  sparse=(--data digits --size 80 -b 32 --epochs 3 --lr 0.03)
+  sparse=(--data digits --size 80 -b 32 --epochs 4 --lr 0.03)
 fi
 tools/setup.sh train,eval,peers
 export PATH="$PWD/${VENV:-.venv}/bin:$PATH"
@@ -26,4 +26,4 @@ fine_tune kernels+columns --recipe kernels+columns
 echo "== sparse fine-tuning: patterns and 72% of the kernels (8x fewer multiplications), and 30% of the columns"
 fine_tune 8x+columns --recipe pattern+connectivity-8x --set columns.ratio=0.3 columns.granularity=auto
 echo "== dense against sparse"
-semisparse eval classify --dense "$out/dense" --run "$out/kernels+columns" --run "$out/8x+columns" --output-dir "$out"
+semisparse eval classify --rounds 20 --dense "$out/dense" --run "$out/kernels+columns" --run "$out/8x+columns" --output-dir "$out"
