@@ -93,14 +93,18 @@ double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* 
 
 double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {
   const int lanes = selected_kernels().lanes;
-  const int64_t tiles = round_up(count_tiles(size.tile, g.out_h(), g.out_w(), mask), lanes),
-                phases = g.stride_h * g.stride_w;
+  const int64_t computed = count_tiles(size.tile, g.out_h(), g.out_w(), mask),
+                tiles = round_up(computed, lanes), phases = g.stride_h * g.stride_w;
   const double n = size.planes() * static_cast<double>(w.kernels * phases), t = static_cast<double>(tiles);
-  // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector, but where
-  // several blocks of filters share them.
+  // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector; dense
+  // weights less, and by the tiles that are computed.
   const bool full = selected_kernels().full_blocks > 0 &&
                     w.kernels == g.weight.out_channels * g.weight.in_channels_per_group;
-  const double bound = tiles > lanes ? 1.0 : full ? 1.1 : 1.2 + 1.6 / lanes;
+  double bound = 1.0;
+  if (tiles <= lanes)
+    bound = !full           ? 1.2 + 1.6 / lanes
+            : computed > 11 ? 1.1
+                            : 0.075 * static_cast<double>(std::max<int64_t>(computed, 4));
   // Transforms cost instructions by the vector: more of them where vectors are short.
   const double transform = 14 + 32.0 / lanes;
   return bound * n * t +

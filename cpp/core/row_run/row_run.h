@@ -21,8 +21,7 @@
 namespace semisparse {
 
 constexpr int kBlockFilters = 4;
-constexpr int kMaxVectors = 8;      // of a panel, whatever the instruction set
-constexpr int kMostFullBlocks = 4;  // see BasicRowRunKernels::full_blocks
+constexpr int kMaxVectors = 8;  // of a panel, whatever the instruction set
 
 // The runs of one block of filters in one chunk. counts[s]: rows used by exactly the filters in bit set s;
 // the runs follow each other in the order of run_order() in `rows` (numbers of panel rows) and `weights` (one
@@ -128,10 +127,11 @@ struct BasicRowRunKernels {
   // so many bytes further on.
   void (*gemm_direct)(int vectors, const E* const* starts, const uint32_t* offsets, const RunBlock& block,
                       const float* init, float* acc, size_t acc_stride);
-  // So many blocks that use each of the panel's `rows` rows, one vector long, with all their filters: sums of
-  // 4 * full_blocks filters. init: as above, the same 4 values for every block. Null if full_blocks is 0.
+  // The same for so many blocks at once, all of whose filters use each of the `rows` rows of a panel of one
+  // vector. Block b's weights are at weights + b * 4 * rows, its sums in acc from row 4 * b on; `columns` of
+  // a vector are computed, the rest is set. start: sums start from zero. Null if full_blocks is 0.
   int full_blocks;
-  void (*gemm_full)(const E* panel, size_t rows, const float* const* weights, const float* init, float* acc,
+  void (*gemm_full)(int columns, const E* panel, size_t rows, const float* weights, bool start, float* acc,
                     size_t acc_stride);
   void (*pad)(const PadArgs<E>& args);
   void (*split)(const SplitArgs<E>& args);

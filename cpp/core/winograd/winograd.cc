@@ -65,19 +65,16 @@ void transform_input(const Layer& l, const Image& image, const Panel& panel, siz
   }
 }
 
-// Whether the blocks from b on, of [.., end), are so many as gemm_full takes and use every row of the chunk;
-// then also their weights. Always the same ones together, however filters are shared out, for sums are
-// rounded otherwise here.
-bool full_blocks(const Layer& l, const Panel& panel, const PreparedWeight::Chunk* chunk, int b, int end,
-                 size_t plane_weights, const float** weights) {
+// Whether gemm_full computes the blocks from b on, of [.., end). Always the same ones, however filters are
+// shared out, for sums are rounded otherwise there.
+bool full_blocks(const Layer& l, const Panel& panel, const PreparedWeight::Chunk* chunk, int b, int end) {
   const int count = l.rows.full_blocks;
   if (count == 0 || panel.vectors != 1 || chunk == nullptr || b % count != 0 || b + count > end) return false;
-  for (int k = 0; k < count; ++k) {
-    const RunBlock& runs = l.weight.blocks[chunk->first_block + static_cast<size_t>(b + k)];
-    if (static_cast<size_t>(runs.counts[15]) != static_cast<size_t>(chunk->channels) * l.phases) return false;
-    weights[k] = runs.weights + plane_weights;
-  }
-  return true;
+  const auto full = [&](const RunBlock& runs) {
+    return runs.counts[15] == chunk->channels * static_cast<int>(l.phases);
+  };
+  const auto block = l.weight.blocks.begin() + static_cast<ptrdiff_t>(chunk->first_block) + b;
+  return std::all_of(block, block + count, full);
 }
 
 // Blocks of filters [begin, end): products of all planes, then pixels.
@@ -98,6 +95,8 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
   static const float zeros[kBlockFilters] = {};
   static const RunBlock no_rows;
   const int64_t pixels = l.g.out_h() * l.g.out_w();
+  const int columns = static_cast<int>(
+      std::min<int64_t>(l.rows.lanes, l.plan.tiles->kept - int64_t{panel.first_vector} * l.rows.lanes));
   for (int first = begin; first < end;) {
     const int last = std::min(first / together * together + together, end);
     if (panel.vectors > 0) {
@@ -110,14 +109,14 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
                                : input + p * l.input_stride(panel) +
                                      static_cast<size_t>(chunk->first_channel) * l.phases * width;
           const size_t plane_weights = p * l.weight.plane_weights[static_cast<size_t>(first / together)];
-          const float* const init = i == 0 ? zeros : nullptr;
           for (int b = first; b < last;) {
             float* const acc =
                 sums + p * plane_stride + static_cast<size_t>(b - first) * kBlockFilters * width;
-            if (const float* weights[kMostFullBlocks];
-                full_blocks(l, panel, chunk, b, last, plane_weights, weights)) {
-              l.rows.gemm_full(panel_rows, static_cast<size_t>(chunk->channels) * l.phases, weights, init,
-                               acc, width);
+            if (full_blocks(l, panel, chunk, b, last)) {
+              const float* const weights =
+                  l.weight.blocks[chunk->first_block + static_cast<size_t>(b)].weights + plane_weights;
+              l.rows.gemm_full(columns, panel_rows, static_cast<size_t>(chunk->channels) * l.phases, weights,
+                               i == 0, acc, width);
               b += l.rows.full_blocks;
               continue;
             }
@@ -127,7 +126,8 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
               runs.weights += plane_weights;
             }
             const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
-            if (any || i == 0) l.rows.gemm(panel.vectors, panel_rows, runs, init, acc, width);
+            if (any || i == 0)
+              l.rows.gemm(panel.vectors, panel_rows, runs, i == 0 ? zeros : nullptr, acc, width);
             ++b;
           }
         }
