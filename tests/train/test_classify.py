@@ -162,11 +162,13 @@ def test_a_killed_run_resumes_to_the_same_masks_and_schedule(recipe, tmp_path):
     def command(directory, *more):
         return [
             *(sys.executable, "-m", "semisparse.train.classify", "--recipe", recipe),
-            *[o for o in options(directory, *more) if o != "--quiet"],
+            *[o for o in options(directory, *small, *more) if o != "--quiet"],
         ]
 
+    small = ("--size", "16")
+
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    main([*options(tmp_path / "whole"), "--recipe", recipe])
+    main([*options(tmp_path / "whole", *small), "--recipe", recipe])
     killed = subprocess.Popen(
         command(tmp_path / "killed", "--print-freq", "1"), stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -180,7 +182,7 @@ def test_a_killed_run_resumes_to_the_same_masks_and_schedule(recipe, tmp_path):
         killed.wait(timeout=60)
     assert killed.returncode == -signal.SIGKILL and line.startswith("epoch 2 step 3/")
     assert load_checkpoint(tmp_path / "killed" / "checkpoint.pt")["epoch"] == 1
-    main([*options(tmp_path / "killed", "--resume"), "--recipe", recipe])
+    main([*options(tmp_path / "killed", *small, "--resume"), "--recipe", recipe])
     whole, resumed = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
     for key in ("steps", "frozen", "ratios", "recipe"):
         assert resumed["sparsifier"][key] == whole["sparsifier"][key]
@@ -200,6 +202,7 @@ def test_granularity_and_masks_chosen_by_measuring_are_kept_in_a_resumed_run(den
     from semisparse.train.columns import automatic
 
     chosen = ["--checkpoint", str(dense[0] / "checkpoint.pt"), "--lr", "0.01", "--recipe", "columns20"]
+    chosen += ["--size", "16"]
     chosen += ["--set", "columns.granularity=auto", "columns.criterion=held_out"]
     fast = {"dense": 2.0, "pixel": 1.5, "run4": 1.0}
     monkeypatch.setattr(automatic, "_time", lambda *_: fast)
@@ -224,7 +227,7 @@ def test_granularity_and_masks_chosen_by_measuring_are_kept_in_a_resumed_run(den
     # The run's own copy of the recipe names what was chosen, and continues the run as well.
     written = Recipe.load(tmp_path / "cut" / "recipe.yaml")
     assert written.layer("layer1.0.conv1").columns.granularity == "run4"
-    same = [*chosen[:4], "--recipe", str(tmp_path / "cut" / "recipe.yaml")]
+    same = [*chosen[:4], "--size", "16", "--recipe", str(tmp_path / "cut" / "recipe.yaml")]
     assert main(options(tmp_path / "cut", *same, "--epochs", "2", "--resume"))["loss"] == whole["loss"]
 
 
