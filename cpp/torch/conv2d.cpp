@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/conv2d/conv2d.h"
 
-#include <ATen/ops/empty.h>
-
 #include "checks.h"
 #include "core/base/windows.h"
+#include "output_memory.h"
 #include "parallel.h"
 #include "prepared_weights.h"
 
@@ -39,8 +38,8 @@ struct Call {
     residual = given(arguments.residual);
     activation = parse_activation(arguments.activation);
     if (arguments.mask.has_value() && arguments.mask->defined()) mask = arguments.mask->contiguous();
-    output = at::empty({geometry.batch, geometry.out_channels(), geometry.out_h(), geometry.out_w()},
-                       input.scalar_type());
+    output = new_output({geometry.batch, geometry.out_channels(), geometry.out_h(), geometry.out_w()},
+                        input.scalar_type());
   }
 
   // Calls f with the operands in the type of the input, and hands out the result.

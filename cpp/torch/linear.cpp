@@ -3,7 +3,6 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -12,6 +11,7 @@
 #include "activation_backward.h"
 #include "checks.h"
 #include "gradients.h"
+#include "output_memory.h"
 #include "parallel.h"
 #include "prepared_weights.h"
 
@@ -92,7 +92,7 @@ at::Tensor linear_cpu(const at::Tensor& input, const at::Tensor& packed, at::Int
   const int64_t in_features = weight_shape[1];
   at::DimVector shape(input.sizes().begin(), input.sizes().end());
   shape.back() = weight_shape[0];
-  at::Tensor output = at::empty(shape, at::kFloat);
+  at::Tensor output = new_output(shape, at::kFloat);
 
   // Rows of neighbouring features: a view where the strides allow it.
   int64_t rows = 1;

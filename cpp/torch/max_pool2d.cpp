@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/max_pool2d_with_indices.h>
 #include <ATen/ops/max_pool2d_with_indices_backward.h>
 #include <ATen/ops/where.h>
@@ -11,6 +10,7 @@
 #include "core/base/windows.h"
 #include "core/max_pool/max_pool.h"
 #include "gradients.h"
+#include "output_memory.h"
 #include "parallel.h"
 
 namespace semisparse::ops {
@@ -88,7 +88,7 @@ at::Tensor max_pool2d_cpu(const at::Tensor& input, at::IntArrayRef kernel_size, 
   ConstTensor4 image{input.const_data_ptr<float>(), {}};
   for (int i = 0; i < 4; ++i) image.stride[i] = input.stride(i);
   at::Tensor output =
-      at::empty({geometry.batch, geometry.channels, geometry.out_h(), geometry.out_w()}, at::kFloat);
+      new_output({geometry.batch, geometry.channels, geometry.out_h(), geometry.out_w()}, at::kFloat);
   TORCH_INTERNAL_ASSERT(shape[2] == output.size(2) && shape[3] == output.size(3));
   AtenParallel parallel;
   semisparse::max_pool2d(geometry, image, output.mutable_data_ptr<float>(), parallel);
