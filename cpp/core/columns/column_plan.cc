@@ -105,11 +105,12 @@ void find_runs(ColumnPlan* plan) {
 
 // Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic. As
 // many for each thread as for any other, if that leaves them half as wide as they may be: threads that share
-// a panel read what the others wrote.
+// a panel read what the others wrote. But not one vector, whose sums the kernels round otherwise: results
+// must not depend on the number of threads.
 int32_t count_panels(int32_t vectors, const ColumnTiling& tiling) {
   const int32_t fewest = std::max(1, (vectors + tiling.max_vectors - 1) / tiling.max_vectors);
   const int32_t even = (fewest + tiling.threads - 1) / tiling.threads * tiling.threads;
-  return 2 * vectors >= even * tiling.max_vectors ? even : fewest;
+  return vectors >= even * std::max(2, (tiling.max_vectors + 1) / 2) ? even : fewest;
 }
 
 }  // namespace
