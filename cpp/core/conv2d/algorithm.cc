@@ -96,20 +96,18 @@ double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInf
   const int64_t computed = count_tiles(size.tile, g.out_h(), g.out_w(), mask),
                 tiles = round_up(computed, lanes), phases = g.stride_h * g.stride_w;
   const double n = size.planes() * static_cast<double>(w.kernels * phases), t = static_cast<double>(tiles);
-  // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector; dense
-  // weights less, and by the tiles that are computed.
-  const bool full = selected_kernels().full_blocks > 0 &&
-                    w.kernels == g.weight.out_channels * g.weight.in_channels_per_group;
-  double bound = 1.0;
-  if (tiles <= lanes)
-    bound = !full           ? 1.2 + 1.6 / lanes
-            : computed > 11 ? 1.1
-                            : 0.075 * static_cast<double>(std::max<int64_t>(computed, 4));
   // Transforms cost instructions by the vector: more of them where vectors are short.
-  const double transform = 14 + 32.0 / lanes;
-  return bound * n * t +
-         transform * size.planes() * t * static_cast<double>(g.in_channels() * phases + g.out_channels()) +
-         weight_cost(n);
+  const double transforms = (14 + 32.0 / lanes) * size.planes() * t *
+                            static_cast<double>(g.in_channels() * phases + g.out_channels());
+  if (tiles > lanes) return n * t + transforms + weight_cost(n);
+  // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector. Dense
+  // weights are less so, and cost by the tiles that are computed, but not less than fetching them from
+  // memory, of which most is hidden.
+  if (w.kernels < g.weight.out_channels * g.weight.in_channels_per_group ||
+      selected_kernels().full_blocks == 0)
+    return (1.2 + 1.6 / lanes) * n * t + transforms + weight_cost(n);
+  const double products = computed > 11 ? 1.1 * t : std::max(16.0, 1.2 * static_cast<double>(computed));
+  return n * products + transforms + weight_cost(n) / 3;
 }
 
 }  // namespace
