@@ -106,9 +106,10 @@ void find_runs(ColumnPlan* plan) {
 // Panels of nearly equal width: a last panel of one vector would be bound by loads, not by arithmetic. As
 // many for each thread as for any other, if that leaves them half as wide as they may be: threads that share
 // a panel read what the others wrote. But not one vector, whose sums the kernels round otherwise: results
-// must not depend on the number of threads.
-int32_t count_panels(int32_t vectors, const ColumnTiling& tiling) {
+// must not depend on the number of threads. Sets ColumnPlan::widest.
+int32_t count_panels(int32_t vectors, const ColumnTiling& tiling, ColumnPlan* plan) {
   const int32_t fewest = std::max(1, (vectors + tiling.max_vectors - 1) / tiling.max_vectors);
+  plan->widest = (vectors + fewest - 1) / fewest;
   const int32_t even = (fewest + tiling.threads - 1) / tiling.threads * tiling.threads;
   return vectors >= even * std::max(2, (tiling.max_vectors + 1) / 2) ? even : fewest;
 }
@@ -164,7 +165,7 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     plan->vectors.push_back(vector);
   }
 
-  const int32_t panels = count_panels(vectors, tiling);
+  const int32_t panels = count_panels(vectors, tiling, plan.get());
   int32_t pixel = 0;
   for (int32_t i = 0, v = 0; i < panels; ++i) {
     Panel panel;
@@ -181,7 +182,6 @@ std::shared_ptr<const ColumnPlan> make_column_plan(const ColumnGeometry& g, cons
     add_segments(mask, pixel, end, column, column, lanes, plan.get());
     pixel = end;
     panel.segments = static_cast<int32_t>(plan->segments.size()) - panel.first_segment;
-    plan->widest = std::max(plan->widest, static_cast<int>(panel.vectors));
     plan->panels.push_back(panel);
   }
   find_runs(plan.get());
@@ -213,7 +213,7 @@ std::shared_ptr<const ColumnPlan> make_direct_plan(int32_t out_h, int32_t out_w,
     column[static_cast<size_t>(p)] = static_cast<int32_t>(plan->vectors.size() - 1) * lanes + at - start;
   }
   const int32_t vectors = static_cast<int32_t>(plan->vectors.size());
-  const int32_t panels = count_panels(vectors, tiling);
+  const int32_t panels = count_panels(vectors, tiling, plan.get());
   int32_t pixel = 0;
   for (int32_t i = 0, v = 0; i < panels; ++i) {
     Panel panel;
@@ -251,7 +251,6 @@ std::shared_ptr<const ColumnPlan> make_direct_plan(int32_t out_h, int32_t out_w,
       plan->segments.push_back(segment);
     }
     panel.segments = static_cast<int32_t>(plan->segments.size()) - panel.first_segment;
-    plan->widest = std::max(plan->widest, static_cast<int>(panel.vectors));
     plan->panels.push_back(panel);
   }
   find_runs(plan.get());

@@ -68,7 +68,8 @@ struct Panel {
 struct ColumnPlan {
   int lanes = 0;
   int tap_group = 1;
-  int widest = 0;          // most vectors in a panel
+  int widest = 0;  // most vectors in a panel if one thread has all: chunks follow it, so that sums are cut in
+                   // the same places, and rounded alike, on any number of threads
   int64_t kept = 0;        // columns computed
   int32_t read_ahead = 0;  // elements past a plane that packing may read without using them
   std::vector<Panel> panels;

@@ -166,27 +166,22 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
     }
     plan->plain = plain;
   } else if (plan->algorithm == Algorithm::im2col) {
-    const bool dense = 100 * info->nonzeros >= 99 * info->shape.elements();
-    plan->columns = im2col_plan<E>(g, mask, dense, threads);
-    const int chunk = im2col_chunk<E>(g, *im2col_plan<E>(g, mask, dense), density);
+    plan->columns = im2col_plan<E>(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements(), threads);
+    const int chunk = im2col_chunk<E>(g, *plan->columns, density);
     plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest), 0, 0, 0, 0}, packed, size, {});
   } else if (plan->algorithm == Algorithm::direct) {
     plan->columns = direct_plan<E>(g, mask, threads);
-    const int chunk = direct_chunk<E>(g, *direct_plan<E>(g, mask), density);
+    const int chunk = direct_chunk<E>(g, *plan->columns, density);
     plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest), 0, 0, 0, 0}, packed, size, {});
     plan->layout = direct_layout<E>(g, *plan->weight, *plan->columns);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;
     const RowRunKernels& kernels = selected_kernels();
-    const auto tiles_for = [&](int sharers) {
-      return make_tile_plan(winograd_size(g, tile).value(), static_cast<int32_t>(g.out_h()),
-                            static_cast<int32_t>(g.out_w()), mask,
-                            {kernels.lanes, kernels.max_vectors, 0, sharers});
-    };
-    plan->tiles = tiles_for(threads);
-    const auto serial = tiles_for(1);
-    const KernelPlanes planes = winograd_weight_planes(g, *serial);
-    plan->weight = prepare({winograd_chunk(g, *serial), tile, g.stride_h, g.stride_w, planes.together},
+    plan->tiles = make_tile_plan(winograd_size(g, tile).value(), static_cast<int32_t>(g.out_h()),
+                                 static_cast<int32_t>(g.out_w()), mask,
+                                 {kernels.lanes, kernels.max_vectors, 0, threads});
+    const KernelPlanes planes = winograd_weight_planes(g, *plan->tiles);
+    plan->weight = prepare({winograd_chunk(g, *plan->tiles), tile, g.stride_h, g.stride_w, planes.together},
                            packed, size, planes);
   }
   plans.push_front(plan);
@@ -208,9 +203,8 @@ std::shared_ptr<const LayerPlan> find_plan(const Conv2dGeometry& g, PackedWeight
 template <class E>
 void conv2d_plain(const Conv2dGeometry& g, const float* weight, const uint8_t* mask,
                   const BasicConv2dOperands<E>& operands, Parallel& parallel) {
-  constexpr bool dense = std::is_same_v<E, float>;
-  const auto plan = im2col_plan<E>(g, mask, dense, parallel.threads());
-  const int chunk = limit_chunk<E>(im2col_chunk<E>(g, *im2col_plan<E>(g, mask, dense), 1.0), g.weight,
+  const auto plan = im2col_plan<E>(g, mask, std::is_same_v<E, float>, parallel.threads());
+  const int chunk = limit_chunk<E>(im2col_chunk<E>(g, *plan, 1.0), g.weight,
                                    g.weight.in_channels_per_group * g.weight.taps());
   im2col_conv2d(g, *prepare_plain(weight, g.weight, chunk), *plan, operands, parallel);
 }

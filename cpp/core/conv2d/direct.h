@@ -27,8 +27,7 @@ template <class E>
 std::shared_ptr<const ColumnPlan> direct_plan(const Conv2dGeometry& geometry, const uint8_t* mask,
                                               int threads = 1);
 
-// Channels in a chunk of the weights. `density`: nonzeros of all weights. `plan`: for one thread (see
-// im2col_chunk).
+// Channels in a chunk of the weights. `density`: nonzeros of all weights.
 template <class E>
 int direct_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 

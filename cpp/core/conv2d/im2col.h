@@ -17,8 +17,7 @@ template <class E>
 std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& geometry, const uint8_t* mask, bool dense,
                                               int threads = 1);
 
-// Channels in a chunk of the weights. `density`: nonzeros of all weights. `plan`: for one thread, so that
-// sums are cut in the same places, and their rounding is the same, on any number of them.
+// Channels in a chunk of the weights. `density`: nonzeros of all weights.
 template <class E>
 int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 

@@ -13,8 +13,9 @@ namespace semisparse {
 template <class S>
 struct FullBlocks {
   using Reg = typename S::Reg;
-  static constexpr int lanes = S::lanes, blocks = 8;
-  static constexpr int most_columns = 11;  // 2 x 11 sums, 2 of weights, 1 column; of 32 registers
+  static constexpr int lanes = S::lanes, blocks = S::lanes == 16 ? 8 : 0;
+  static constexpr int most_columns =
+      kMostFullColumns;  // 2 x 11 sums, 2 of weights, 1 column; of 32 registers
 
   // All columns, columns along the vector: 16 filters at a time, 17 loads a row for 16 multiply-adds.
   static void whole_vector(const float* panel, size_t rows, const float* weights, bool start, float* acc,
@@ -125,13 +126,8 @@ struct FullBlocks {
 };
 
 template <class S>
-constexpr int full_blocks() {
-  return S::lanes == 16 ? 8 : 0;
-}
-
-template <class S>
 constexpr auto gemm_full() -> decltype(RowRunKernels::gemm_full) {
-  if constexpr (full_blocks<S>() > 0)
+  if constexpr (FullBlocks<S>::blocks > 0)
     return FullBlocks<S>::gemm;
   else
     return nullptr;

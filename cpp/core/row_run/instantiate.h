@@ -22,7 +22,7 @@
                                         TailKernel<isa_::Vec>::max_columns, \
                                         gemm<isa_::Vec>,                    \
                                         gemm_direct<isa_::Vec>,             \
-                                        full_blocks<isa_::Vec>(),           \
+                                        FullBlocks<isa_::Vec>::blocks,      \
                                         gemm_full<isa_::Vec>(),             \
                                         pad_plane<isa_::Vec>,               \
                                         split_plane<isa_::Vec>,             \

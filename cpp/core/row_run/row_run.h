@@ -22,6 +22,8 @@ namespace semisparse {
 
 constexpr int kBlockFilters = 4;
 constexpr int kMaxVectors = 8;  // of a panel, whatever the instruction set
+constexpr int kMostFullColumns =
+    11;  // for which gemm_full takes time by the column; more cost as much as all
 
 // The runs of one block of filters in one chunk. counts[s]: rows used by exactly the filters in bit set s;
 // the runs follow each other in the order of run_order() in `rows` (numbers of panel rows) and `weights` (one

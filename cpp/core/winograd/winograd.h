@@ -75,10 +75,10 @@ std::optional<WinogradSize> winograd_size(const Conv2dGeometry& geometry, int ti
 struct KernelPlanes;
 struct PreparedWeight;
 
-// How the kernels of this convolution are prepared for winograd_conv2d. `plan`: for one thread.
+// How the kernels of this convolution are prepared for winograd_conv2d.
 KernelPlanes winograd_weight_planes(const Conv2dGeometry& geometry, const TilePlan& plan);
 
-// Channels in a chunk of the weights. `plan`: for one thread (see im2col_chunk).
+// Channels in a chunk of the weights.
 int winograd_chunk(const Conv2dGeometry& geometry, const TilePlan& plan);
 
 // `weight`: made with winograd_weight_planes and that chunk.
