@@ -12,7 +12,10 @@ cmake --build "$build"
 echo "== registers of the NEON kernels"
 "$root/tools/arm/check_spills.py" "$build"
 find "$build" -name 'neon*.o' -exec env NM=aarch64-linux-gnu-nm sh "$root/cpp/core/testing/isa_symbols.sh" {} +
-run() { qemu-aarch64 -cpu "$1" -L /usr/aarch64-linux-gnu "$build/core_tests"; }
+run() { # core; half an hour is several times what it takes
+  timeout 1800 qemu-aarch64 -cpu "$1" -L /usr/aarch64-linux-gnu "$build/core_tests" ||
+    { echo "core tests on $1: exit status $? (124: they hung)" >&2; return 1; }
+}
 echo "== core tests on cortex-a72; beside it, in $build/cortex-a76.log: cortex-a76"
 run cortex-a76 >"$build/cortex-a76.log" 2>&1 &
 other=$!

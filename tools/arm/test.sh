@@ -47,7 +47,8 @@ run() { # torch version, core, pytest's arguments
   mapfile -t files < <(grep -rl --include='test_*.py' 'pytest.mark.arm' tests | sort)
   ARM_CPU=$2 ARM_PATH="site-$1 torch-$1 torch-dependencies numpy tests" \
     SEMISPARSE_GOLDEN="$golden/x86" SEMISPARSE_GOLDEN_WRITE="$golden/$2" \
-    "$here/python.sh" -m pytest -m arm -q -p no:cacheprovider "${files[@]}" "${@:3}"
+    timeout 2400 "$here/python.sh" -m pytest -m arm -q -p no:cacheprovider "${files[@]}" "${@:3}" ||
+    { echo "tests on $2: exit status $? (124: they hung)" >&2; return 1; }
 }
 
 echo "== the wheel for ARM, torch $first and $second"

@@ -45,16 +45,20 @@ bool spin(bool allowed, const Ready& ready) {
 }  // namespace
 
 struct ThreadPool::State {
-  // The current call: its number, whether workers may still join it, and how many are inside. One word, so
-  // that a worker joins an open call or none: the caller does not wait for workers that sleep through it.
-  static constexpr uint64_t kInside = 0xffff, kOpen = 0x10000, kNumber = 0x20000;
+  // The current call: its number, whether workers may still join it, how many are inside, how many sleep, and
+  // whether the caller does. One word: a worker joins an open call or none, so that the caller does not wait
+  // for workers that sleep through it, and whoever changes the word learns in the same step whom to wake. (A
+  // flag of its own, stored before the word is read, asks for an order of store and load that QEMU 7 loses
+  // when it emulates ARM on x86.)
+  static constexpr uint64_t kInside = 1, kAllInside = 0xffff;
+  static constexpr uint64_t kSleeper = 0x10000, kSleepers = 0xffff0000;
+  static constexpr uint64_t kOpen = uint64_t{1} << 32, kCallerSleeps = kOpen << 1, kNumber = kOpen << 2;
   std::atomic<uint64_t> gate{0};
 
   std::mutex callers;  // one run() at a time
   std::mutex mutex;    // for sleeping, and for `error`
   std::condition_variable wake, done;
-  std::atomic<int> sleepers{0};
-  std::atomic<bool> caller_sleeps{false}, stop{false};
+  std::atomic<bool> stop{false};
   std::vector<std::thread> workers;
   bool may_spin = true;
 
@@ -76,39 +80,59 @@ struct ThreadPool::State {
   }
 
   // A call that is open and not the one that this worker took part in last.
-  bool open(uint64_t seen) const {
-    const uint64_t now = gate.load();
-    return stop.load() || ((now & kOpen) != 0 && now / kNumber != seen);
+  static bool open(uint64_t gate, uint64_t seen) { return (gate & kOpen) != 0 && gate / kNumber != seen; }
+  bool called(uint64_t seen) const { return stop.load() || open(gate.load(), seen); }
+
+  void sleep(uint64_t seen) {
+    std::unique_lock<std::mutex> lock(mutex);
+    if (!open(gate.fetch_add(kSleeper), seen)) wake.wait(lock, [&] { return called(seen); });
+    gate.fetch_sub(kSleeper);
   }
 
   bool join(uint64_t& seen) {
     uint64_t now = gate.load();
-    while ((now & kOpen) != 0 && now / kNumber != seen)
-      if (gate.compare_exchange_weak(now, now + 1)) {
+    while (open(now, seen))
+      if (gate.compare_exchange_weak(now, now + kInside)) {
         seen = now / kNumber;
         return true;
       }
     return false;
   }
 
+  void leave() {
+    const uint64_t before = gate.fetch_sub(kInside);
+    if ((before & (kAllInside | kCallerSleeps)) == (kInside | kCallerSleeps)) {
+      std::lock_guard<std::mutex> lock(mutex);
+      done.notify_one();
+    }
+  }
+
   void work(int thread) {
     uint64_t seen = 0;  // calls are numbered from 1
     for (;;) {
-      if (!spin(may_spin, [&] { return open(seen); })) {
-        std::unique_lock<std::mutex> lock(mutex);
-        ++sleepers;  // before the last look at the gate, as run() opens the gate before it looks here
-        wake.wait(lock, [&] { return open(seen); });
-        --sleepers;
-      }
+      if (!spin(may_spin, [&] { return called(seen); })) sleep(seen);
       if (stop.load()) return;
       if (!join(seen)) continue;
       drain(thread);
-      const uint64_t left = gate.fetch_sub(1) - 1;
-      if ((left & (kOpen | kInside)) == 0 && caller_sleeps.load()) {
-        std::lock_guard<std::mutex> lock(mutex);
-        done.notify_one();
-      }
+      leave();
     }
+  }
+
+  void open_call() {
+    const uint64_t before = gate.fetch_add(kNumber + kOpen);
+    if ((before & kSleepers) != 0) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      wake.notify_all();
+    }
+  }
+
+  void close_call() {
+    gate.fetch_and(~kOpen);
+    const auto left = [&] { return (gate.load() & kAllInside) == 0; };
+    if (spin(may_spin, left)) return;
+    std::unique_lock<std::mutex> lock(mutex);
+    if ((gate.fetch_or(kCallerSleeps) & kAllInside) != 0) done.wait(lock, left);
+    gate.fetch_and(~kCallerSleeps);
   }
 };
 
@@ -138,22 +162,9 @@ void ThreadPool::run(int64_t count, const std::function<void(int64_t)>& task) {
   s.task = &task;
   s.shares.deal(count);
   s.error = nullptr;
-  if (count > 1) {
-    s.gate = (s.gate.load() / State::kNumber + 1) * State::kNumber + State::kOpen;
-    if (s.sleepers.load() > 0) {
-      const std::lock_guard<std::mutex> lock(s.mutex);
-      s.wake.notify_all();
-    }
-  }
+  if (count > 1) s.open_call();
   s.drain(0);
-  s.gate.fetch_and(~State::kOpen);
-  const auto left = [&] { return (s.gate.load() & State::kInside) == 0; };
-  if (!spin(s.may_spin, left)) {
-    std::unique_lock<std::mutex> lock(s.mutex);
-    s.caller_sleeps = true;
-    s.done.wait(lock, left);
-    s.caller_sleeps = false;
-  }
+  if (count > 1) s.close_call();
   if (s.error) std::rethrow_exception(s.error);
 }
 
