@@ -154,3 +154,29 @@ def test_cycles_and_efficiency(monkeypatch):
     both = estimator.estimate(loop + slow)
     assert both.cycles == pytest.approx(best.cycles + worst.cycles, rel=1e-6)
     assert [hot.runs for hot in estimator.hottest(loop + [(1, ["d503201f"])], 5)] == [1000]
+
+
+def test_pieces_of_a_block_are_joined(monkeypatch):
+    """QEMU cuts long blocks; who jumps into the middle keeps runs of his own."""
+    monkeypatch.syspath_prepend(str(TOOLS / "count"))
+    from blocks import joined
+
+    fmla, add, jump, trap = "4f991000", "8b020020", "54fffde1", "d4000001"  # fmla, add, b.ne, svc
+    pieces = [
+        (40, 0x100C, [add, jump]),  # 30 times behind the loop's first piece, 10 times jumped to
+        (30, 0x1000, [fmla, fmla, fmla]),
+        (2, 0x0FF8, [add, jump]),  # what comes before ends with a branch
+        (5, 0x2000, [trap]),  # a system call goes on behind, here four times of five
+        (4, 0x2004, [add, jump]),
+        (3, 0x3000, [fmla]),  # nothing follows
+    ]
+    expected = [
+        (2, [add, jump]),
+        (30, [fmla, fmla, fmla, add, jump]),
+        (10, [add, jump]),
+        (1, [trap]),
+        (4, [trap, add, jump]),
+        (3, [fmla]),
+    ]
+    assert joined(pieces) == expected
+    assert sum(n * len(w) for n, w in expected) == sum(n * len(w) for n, _, w in pieces)

@@ -27,10 +27,12 @@ struct PanelTask {
   int64_t first_channel;  // of the group
   int64_t pixels;         // of an output plane
 
-  // Output channel of filter f of a block, or -1 past the last.
-  int64_t filter(int block, int f) const {
-    const int at = block * kBlockFilters + f;
-    return at < group->filters ? weight->filters[static_cast<size_t>(group->first_position + at)] : -1;
+  // How many filters a block has, at most kBlockFilters, and their output channels.
+  int block_filters(int block) const {
+    return std::min(kBlockFilters, static_cast<int>(group->filters) - block * kBlockFilters);
+  }
+  const int32_t* block_channels(int block) const {
+    return weight->filters.data() + group->first_position + block * kBlockFilters;
   }
 };
 
@@ -44,29 +46,29 @@ inline int64_t used_rows_channels(const Conv2dGeometry& g, int rows, double dens
 // Bias of a block's four filters, 0 past the last.
 template <class E>
 void load_bias(const PanelTask<E>& t, int block, float* bias) {
-  for (int f = 0; f < kBlockFilters; ++f) {
-    const int64_t filter = t.filter(block, f);
-    bias[f] = t.operands->bias != nullptr && filter >= 0 ? t.operands->bias[filter] : 0.0f;
-  }
+  const float* const given = t.operands->bias;
+  const int32_t* const channels = t.block_channels(block);
+  const int filters = given != nullptr ? t.block_filters(block) : 0;
+  for (int f = 0; f < kBlockFilters; ++f) bias[f] = f < filters ? given[channels[f]] : 0.0f;
 }
 
 template <class E>
 void store_block(const PanelTask<E>& t, int block, const float* sums, size_t width) {
-  const int64_t channels = t.geometry->out_channels();
   StoreArgs<E> store;
   store.acc = sums;
   store.acc_stride = width;
   store.plan = t.plan;
   store.panel = t.panel;
   store.activation = t.operands->activation;
-  store.filters = 0;
-  for (int f = 0; f < kBlockFilters; ++f) {
-    const int64_t filter = t.filter(block, f);
-    if (filter < 0) break;
-    ++store.filters;
-    const int64_t offset = (t.n * channels + filter) * t.pixels;
-    store.fill[f] = t.operands->fill != nullptr ? t.operands->fill[filter] : 0.0f;
-    store.residual[f] = t.operands->residual != nullptr ? t.operands->residual + offset : nullptr;
+  store.filters = t.block_filters(block);
+  const int32_t* const channels = t.block_channels(block);
+  const float* const fill = t.operands->fill;
+  const E* const residual = t.operands->residual;
+  const int64_t image = t.n * t.geometry->out_channels() * t.pixels;
+  for (int f = 0; f < store.filters; ++f) {
+    const int64_t offset = image + channels[f] * t.pixels;
+    store.fill[f] = fill != nullptr ? fill[channels[f]] : 0.0f;
+    store.residual[f] = residual != nullptr ? residual + offset : nullptr;
     store.output[f] = t.operands->output + offset;
   }
   t.kernels->store(store);
@@ -86,6 +88,7 @@ void run_blocks(const PanelTask<E>& t, int begin, int end, size_t block_sums, Re
   float* const sums = sum_buffer.reserve(static_cast<size_t>(end - begin) * block_sums +
                                          static_cast<size_t>(t.kernels->lanes));
   started.assign(static_cast<size_t>(end - begin), 0);
+  char* const begun = started.data();  // finding a variable of the thread costs a call on ARM
   for (size_t i = 0; i < std::max<size_t>(chunks, 1); ++i) {
     const PreparedWeight::Chunk* const chunk = i < chunks ? &t.group->chunks[i] : nullptr;
     const auto rows = read(chunk);
@@ -96,12 +99,12 @@ void run_blocks(const PanelTask<E>& t, int begin, int end, size_t block_sums, Re
       const RunBlock& runs =
           chunk != nullptr ? t.weight->blocks[chunk->first_block + static_cast<size_t>(b)] : no_rows;
       const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
-      if (any || (last && !started[at])) {
+      if (any || (last && !begun[at])) {
         // Until a block's first rows come, its sums are its bias.
         float bias[kBlockFilters];
-        if (!started[at]) load_bias(t, b, bias);
-        multiply(rows, runs, started[at] ? nullptr : bias, acc);
-        started[at] = 1;
+        if (!begun[at]) load_bias(t, b, bias);
+        multiply(rows, runs, begun[at] ? nullptr : bias, acc);
+        begun[at] = 1;
       }
       if (last) finish(b, acc);
     }

@@ -17,10 +17,16 @@ template <class S, int V>
 struct PackedRows {
   using Number = uint16_t;  // of the panel row
   using Place = const char*;
-  static constexpr bool packed = true, one_start = true;
+  static constexpr bool packed = true, in_parts = true;
   static constexpr size_t row_bytes = sizeof(typename S::Elem) * V * S::lanes;
   const char* panel;
   SEMISPARSE_INLINE Place row(Number number) const { return S::row_start(panel, number, row_bytes); }
+  template <int I>
+  SEMISPARSE_INLINE Place part(Place row) const {
+    return row;
+  }
+  template <int I>
+  static constexpr int in_part = I;
   SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
     return S::load(reinterpret_cast<const typename S::Elem*>(row) + v * S::lanes);
   }
@@ -31,7 +37,7 @@ template <class S, int V>
 struct DirectRows {
   using Number = uint32_t;  // bytes from a start to the row
   using Place = uint32_t;
-  static constexpr bool packed = false, one_start = false;
+  static constexpr bool packed = false, in_parts = false;
   const char* starts[V];
   SEMISPARSE_INLINE Place row(Number number) const { return number; }
   SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
@@ -39,16 +45,25 @@ struct DirectRows {
   }
 };
 
-// The same for vectors that lie side by side: one start is enough, and loads come in pairs.
-template <class S, int V>
+// The same for vectors that lie side by side, or in two parts that do, the second from vector First on: there
+// is one start for each part, and loads come in pairs.
+template <class S, int V, int First = V>
 struct SideBySideRows {
   using Number = uint32_t;
   using Place = const char*;
-  static constexpr bool packed = false, one_start = true;
+  static constexpr bool packed = false, in_parts = true;
   const char* start;
+  ptrdiff_t second = 0;  // bytes from there to the second part
   SEMISPARSE_INLINE Place row(Number number) const { return start + number; }
+  template <int I>
+  SEMISPARSE_INLINE Place part(Place row) const {
+    return I < First ? row : row + second;
+  }
+  template <int I>
+  static constexpr int in_part = I < First ? I : I - First;
   SEMISPARSE_INLINE typename S::Reg load(Place row, int v) const {
-    return S::loadu(reinterpret_cast<const typename S::Elem*>(row) + v * S::lanes);
+    return S::loadu(reinterpret_cast<const typename S::Elem*>(v < First ? row : row + second) +
+                    (v < First ? v : v - First) * S::lanes);
   }
 };
 
@@ -204,11 +219,22 @@ void gemm_direct(int vectors, const typename S::Elem* const* starts, const uint3
                  const RunBlock& block, const float* init, float* acc, size_t acc_stride) {
   if (vectors == V) {
     if constexpr (S::in_program_order && V > 1) {
-      bool side_by_side = true;
-      for (int v = 1; v < V; ++v) side_by_side = side_by_side && starts[v] == starts[v - 1] + S::lanes;
-      if (side_by_side)
-        return MicroKernel<S, V, SideBySideRows<S, V>>::block({reinterpret_cast<const char*>(starts[0])},
-                                                              offsets, block, init, acc, acc_stride);
+      int parts = 1, first = V;
+      for (int v = V - 1; v > 0; --v)
+        if (starts[v] != starts[v - 1] + S::lanes) ++parts, first = v;
+      const auto run = [&](auto length) {
+        constexpr int First = length;
+        const char* const start = reinterpret_cast<const char*>(starts[0]);
+        const ptrdiff_t second = First < V ? reinterpret_cast<const char*>(starts[First % V]) - start : 0;
+        MicroKernel<S, V, SideBySideRows<S, V, First>>::block({start, second}, offsets, block, init, acc,
+                                                              acc_stride);
+      };
+      if (parts == 1) return run(std::integral_constant<int, V>());
+      // Nearly all panels are that wide, and runs of columns are cut in such places.
+      if constexpr (V > 4) {
+        if (parts == 2 && first == 2) return run(std::integral_constant<int, 2>());
+        if (parts == 2 && first == 4) return run(std::integral_constant<int, 4>());
+      }
     }
     DirectRows<S, V> rows;
     for (int v = 0; v < V; ++v) rows.starts[v] = reinterpret_cast<const char*>(starts[v]);

@@ -37,12 +37,14 @@ struct OrderedRuns {
   // Vectors 2 * Pair and 2 * Pair + 1, if there is one, of the row that begins `Bytes` behind `row`.
   template <int Pair, int Bytes>
   static SEMISPARSE_INLINE void load(Reg (&b)[V], const Rows& from, Place row) {
-    constexpr int v = 2 * Pair, at = Bytes + v * static_cast<int>(sizeof(Reg));
-    if constexpr (Rows::one_start) {
+    constexpr int v = 2 * Pair;
+    if constexpr (Rows::in_parts) {
+      constexpr int at = Bytes + Rows::template in_part<v> * static_cast<int>(sizeof(Reg));
+      const Place part = from.template part<v>(row);
       if constexpr (v + 1 < V)
-        S::template load_pair<at>(row, b[v], b[v + 1]);
+        S::template load_pair<at>(part, b[v], b[v + 1]);
       else
-        S::template load_one<at>(row, b[v]);
+        S::template load_one<at>(part, b[v]);
     } else {
       S::load_offset(from.starts[v], row, b[v]);
       if constexpr (v + 1 < V) S::load_offset(from.starts[v + 1], row, b[v + 1]);

@@ -32,17 +32,26 @@ void pad_plane(const PadArgs<typename S::Elem>& args) {
       for (int64_t x = 0; x < a.width; ++x) pixels[x] = from[x * a.stride_w];
       continue;
     }
-    int64_t x = 0;
-    for (; x + 4 * S::lanes <= whole; x += 4 * S::lanes) {
-      const auto v0 = S::loadu(from + x), v1 = S::loadu(from + x + S::lanes);
-      const auto v2 = S::loadu(from + x + 2 * S::lanes), v3 = S::loadu(from + x + 3 * S::lanes);
-      S::storeu(pixels + x, v0);
-      S::storeu(pixels + x + S::lanes, v1);
-      S::storeu(pixels + x + 2 * S::lanes, v2);
-      S::storeu(pixels + x + 3 * S::lanes, v3);
+    const Elem* const end = from + whole;
+    for (; end - from >= 4 * S::lanes; from += 4 * S::lanes, pixels += 4 * S::lanes) {
+      const auto v0 = S::loadu(from), v1 = S::loadu(from + S::lanes);
+      const auto v2 = S::loadu(from + 2 * S::lanes), v3 = S::loadu(from + 3 * S::lanes);
+      S::storeu(pixels, v0);
+      S::storeu(pixels + S::lanes, v1);
+      S::storeu(pixels + 2 * S::lanes, v2);
+      S::storeu(pixels + 3 * S::lanes, v3);
     }
-    for (; x < whole; x += S::lanes) S::storeu(pixels + x, S::loadu(from + x));
-    if (rest > 0) S::store_n(pixels + whole, rest, S::load_n(from + whole, rest));
+    if (end - from >= 2 * S::lanes) {
+      const auto v0 = S::loadu(from), v1 = S::loadu(from + S::lanes);
+      S::storeu(pixels, v0);
+      S::storeu(pixels + S::lanes, v1);
+      from += 2 * S::lanes, pixels += 2 * S::lanes;
+    }
+    if (from != end) {
+      S::storeu(pixels, S::loadu(from));
+      from += S::lanes, pixels += S::lanes;
+    }
+    if (rest > 0) S::store_n(pixels, rest, S::load_n(from, rest));
   }
 }
 

@@ -10,14 +10,15 @@
 
 namespace semisparse {
 
-// `count` vectors of neighbouring pixels, computed with sums at `from`, or filled.
+// 2 * `pairs` vectors of neighbouring pixels, and one more if `odd`: computed with sums at `from`, or filled.
 template <class S, class Act, bool Computed, bool Residual>
 SEMISPARSE_INLINE void store_run(const float* from, typename S::Float::Reg fill,
-                                 const typename S::Elem* residual, typename S::Elem* out, int32_t count) {
+                                 const typename S::Elem* residual, typename S::Elem* out, int32_t pairs,
+                                 bool odd) {
   using F = typename S::Float;
   using Reg = typename F::Reg;
   // Two at a time: their loads and stores are pairs on ARM.
-  for (; count >= 2; count -= 2) {
+  for (; pairs > 0; --pairs) {
     Reg first = fill, second = fill;
     if constexpr (Computed) {
       first = F::loadu(from);
@@ -33,7 +34,7 @@ SEMISPARSE_INLINE void store_run(const float* from, typename S::Float::Reg fill,
     S::storeu(out + S::lanes, S::narrow(Act::template apply<F>(second)));
     out += 2 * S::lanes;
   }
-  if (count > 0) {
+  if (odd) {
     Reg last = fill;
     if constexpr (Computed) last = F::loadu(from);
     if constexpr (Residual) last = F::add(last, S::widen(S::loadu(residual)));
@@ -55,11 +56,13 @@ void store_panel_with(const StoreArgs<typename S::Elem>& args) {
     const int32_t out = segment->out, count = segment->count;
     const float* acc = a.acc + segment->acc;
     if (segment->run > 0) {
+      const int32_t pairs = segment->run / 2;
+      const bool odd = segment->run % 2 != 0;
       const auto run = [&](auto computed, auto with_residual) {
         for (int f = 0; f < filters; ++f, acc += a.acc_stride)
           store_run<S, Act, computed, with_residual>(computed ? acc : nullptr, F::set1(a.fill[f]),
                                                      with_residual ? a.residual[f] + out : nullptr,
-                                                     a.output[f] + out, segment->run);
+                                                     a.output[f] + out, pairs, odd);
       };
       const std::true_type yes;
       const std::false_type no;

@@ -34,7 +34,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from cycles import Block, Estimate, Estimator  # noqa: E402
+from blocks import Block, joined  # noqa: E402
+from cycles import Estimate, Estimator  # noqa: E402
 from functions import Functions  # noqa: E402
 from workloads import Run, Workload, digest  # noqa: E402
 from world import CACHE, EMULATED, WHEELS, Lock, estimators, own_site, path, prepare  # noqa: E402
@@ -107,7 +108,7 @@ def emulate(engine: str, runs: list[Run]) -> Iterator[tuple[Run, list[Block]]]:
 
 def region(out: Path, tag: int) -> list[Block]:
     """A region of the plugin's file."""
-    blocks: list[Block] = []
+    pieces = []
     inside = False
     with open(out) as file:
         for line in file:
@@ -115,8 +116,8 @@ def region(out: Path, tag: int) -> list[Block]:
             if start == "region":
                 inside = int(words[0]) == tag
             elif inside:
-                blocks.append((int(start), words))
-    return blocks
+                pieces.append((int(start), int(words[0], 16), words[1:]))
+    return joined(pieces)
 
 
 def tool_digest(engine: str) -> str:
@@ -127,7 +128,8 @@ def tool_digest(engine: str) -> str:
         for part in ast.parse(text).body
         if getattr(part, "name", "") in ("mark", engine) or ast.unparse(part).startswith("_WARM_UP")
     ]
-    return hashlib.sha256("".join(parts).encode() + (HERE / "plugin.c").read_bytes()).hexdigest()
+    files = (HERE / "plugin.c", HERE / "blocks.py")
+    return hashlib.sha256("".join(parts).encode() + b"".join(map(Path.read_bytes, files))).hexdigest()
 
 
 def executed(engine: str, version: str, runs: list[Run], fresh: bool) -> Iterator[tuple[Run, list[Block]]]:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocks import Block
+
 from semisparse._files import replace_atomically
 
 _ITERATIONS = 100
@@ -23,8 +25,6 @@ _SYSTEM = re.compile(r"^(svc|mrs|msr|udf|brk|hint|dmb|isb|dc|ic|sys)\b")
 
 _SHARE = 0.99  # the rest, thousands of blocks that ran a few times, is taken to be like it
 _AT_ONCE = 500  # blocks in one call of llvm-mca
-
-Block = tuple[int, list[str]]  # how often it ran, its instructions in hexadecimal
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 //   cc -O2 -shared -fPIC -o plugin.so plugin.c && qemu-aarch64 -plugin ./plugin.so,out=FILE -d plugin PROGRAM
 // The program marks with an unused system call: syscall(5000, 0, 0) starts, syscall(5000, 1, tag) ends a
 // region. For each region FILE gets a line "region TAG" and, for every block of instructions that ran, "RUNS
-// WORD WORD...": how often, and its instructions in hexadecimal. Counts are exact for one thread of the
-// program.
+// ADDRESS WORD WORD...": how often, where it lies, and its instructions, in hexadecimal. Counts are exact for
+// one thread of the program.
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -25,6 +25,7 @@ void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb*, int operat
                                               uint64_t amount);
 void qemu_plugin_register_vcpu_syscall_cb(plugin_id, syscall_callback);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb*);
+uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb*);
 struct qemu_plugin_insn* qemu_plugin_tb_get_insn(const struct qemu_plugin_tb*, size_t);
 const void* qemu_plugin_insn_data(const struct qemu_plugin_insn*);
 #define EXPORT __attribute__((visibility("default")))
@@ -33,7 +34,7 @@ EXPORT int qemu_plugin_version = 1;
 enum { kMark = 5000, kStart = 0, kEnd = 1 };
 
 typedef struct Block {
-  uint64_t runs, runs_at_start;
+  uint64_t runs, runs_at_start, address;
   size_t count;
   struct Block* next;
   uint32_t words[];
@@ -48,6 +49,7 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb* tb) {
   const size_t count = qemu_plugin_tb_n_insns(tb);
   Block* const block = calloc(1, sizeof(Block) + count * sizeof(uint32_t));
   block->count = count;
+  block->address = qemu_plugin_tb_vaddr(tb);
   for (size_t i = 0; i < count; ++i)
     memcpy(&block->words[i], qemu_plugin_insn_data(qemu_plugin_tb_get_insn(tb, i)), sizeof(uint32_t));
   pthread_mutex_lock(&lock);
@@ -68,7 +70,7 @@ static void on_syscall(plugin_id id, unsigned cpu, int64_t number, uint64_t what
     fprintf(out, "region %" PRIu64 "\n", tag);
     for (const Block* b = blocks; b != NULL; b = b->next) {
       if (b->runs == b->runs_at_start) continue;
-      fprintf(out, "%" PRIu64, b->runs - b->runs_at_start);
+      fprintf(out, "%" PRIu64 " %" PRIx64, b->runs - b->runs_at_start, b->address);
       for (size_t i = 0; i < b->count; ++i) fprintf(out, " %08" PRIx32, b->words[i]);
       fputc('\n', out);
     }
