@@ -106,8 +106,7 @@ double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInf
   if (w.kernels < g.weight.out_channels * g.weight.in_channels_per_group ||
       selected_kernels().full_blocks == 0)
     return (1.2 + 1.6 / lanes) * n * t + transforms + weight_cost(n);
-  const double products =
-      computed > kMostFullColumns ? 1.1 * t : std::max(16.0, 1.2 * static_cast<double>(computed));
+  const double products = std::max(16.0, 1.2 * static_cast<double>(computed));
   return n * products + transforms + weight_cost(n) / 3;
 }
 

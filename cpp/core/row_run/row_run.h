@@ -22,8 +22,6 @@ namespace semisparse {
 
 constexpr int kBlockFilters = 4;
 constexpr int kMaxVectors = 8;  // of a panel, whatever the instruction set
-constexpr int kMostFullColumns =
-    11;  // for which gemm_full takes time by the column; more cost as much as all
 
 // The runs of one block of filters in one chunk. counts[s]: rows used by exactly the filters in bit set s;
 // the runs follow each other in the order of run_order() in `rows` (numbers of panel rows) and `weights` (one
@@ -130,8 +128,8 @@ struct BasicRowRunKernels {
   void (*gemm_direct)(int vectors, const E* const* starts, const uint32_t* offsets, const RunBlock& block,
                       const float* init, float* acc, size_t acc_stride);
   // The same for so many blocks at once, all of whose filters use each of the `rows` rows of a panel of one
-  // vector. Block b's weights are at weights + b * 4 * rows, its sums in acc from row 4 * b on; `columns` of
-  // a vector are computed, the rest is set. start: sums start from zero. Null if full_blocks is 0.
+  // vector: the weights of each half of these blocks lie row by row (PreparedWeight::full). `columns` of a
+  // vector are computed, the rest is set. start: sums start from zero. Null if full_blocks is 0.
   int full_blocks;
   void (*gemm_full)(int columns, const E* panel, size_t rows, const float* weights, bool start, float* acc,
                     size_t acc_stride);

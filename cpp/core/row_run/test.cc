@@ -114,8 +114,7 @@ TEST_CASE("gemm_full: blocks that use every row of a panel of one vector, for ev
           if (start) sum = 0;
           for (int row = 0; row < rows; ++row)
             sum += double{panel.get()[row * lanes + x]} *
-                   double{weights[static_cast<size_t>((f / kBlockFilters * rows + row) * kBlockFilters +
-                                                      f % kBlockFilters)]};
+                   double{weights[static_cast<size_t>((f / lanes * rows + row) * lanes + f % lanes)]};
         }
       kernels->gemm_full(columns, panel.get(), static_cast<size_t>(rows), weights.data(), start, acc.get(),
                          static_cast<size_t>(stride));

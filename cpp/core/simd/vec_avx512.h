@@ -71,11 +71,6 @@ struct Vec {
   static SEMISPARSE_INLINE Reg zip_high(Reg a, Reg b) {
     return permute2(a, b, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
   }
-  // Four floats from each address.
-  static SEMISPARSE_INLINE Reg join(const float* a, const float* b, const float* c, const float* d) {
-    const __m512 two = _mm512_insertf32x4(_mm512_castps128_ps512(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1);
-    return _mm512_insertf32x4(_mm512_insertf32x4(two, _mm_loadu_ps(c), 2), _mm_loadu_ps(d), 3);
-  }
   static SEMISPARSE_INLINE Reg slide(Reg a, Reg b) {
     return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b), _mm512_castps_si512(a), 1));
   }

@@ -120,8 +120,26 @@ void finish(PreparedWeight* out) {
   }
 }
 
+// Finds the blocks of PreparedWeight::full.
+void mark_full(size_t kernel_rows, PreparedWeight* out) {
+  const int count = out->full_blocks;
+  out->full.assign(out->blocks.size(), 0);
+  if (count == 0) return;
+  const PreparedWeight::Group& group = out->groups[0];
+  for (const PreparedWeight::Chunk& chunk : group.chunks) {
+    const size_t rows = static_cast<size_t>(chunk.channels) * kernel_rows;
+    for (int b = 0; b + count <= group.blocks; b += count) {
+      const size_t at = chunk.first_block + static_cast<size_t>(b);
+      const auto block = out->blocks.begin() + static_cast<ptrdiff_t>(at);
+      out->full[at] =
+          std::all_of(block, block + count, [&](const RunBlock& runs) { return runs.counts[15] == rows; });
+    }
+  }
+}
+
 // The same for weights in planes of one group: brings them into the order in which they are used.
-void finish_planes(const std::vector<std::vector<float>>& planes, int together, PreparedWeight* out) {
+void finish_planes(const std::vector<std::vector<float>>& planes, const KernelPlanes& order,
+                   PreparedWeight* out) {
   const PreparedWeight::Group& group = out->groups[0];
   std::vector<size_t> from(out->blocks.size());  // where a block's weights lie in each of `planes`
   size_t row = 0, weight = 0;
@@ -132,19 +150,34 @@ void finish_planes(const std::vector<std::vector<float>>& planes, int together, 
     weight += count_weights(out->blocks[i]);
   }
   out->planes = static_cast<int>(planes.size());
-  out->together = together;
+  out->together = order.together;
+  out->full_blocks = order.full_blocks;
+  mark_full(static_cast<size_t>(order.rows), out);
   out->weights.reserve(planes.size() * weight + kBlockFilters);
   std::vector<size_t> to(out->blocks.size());
-  for (int first = 0; first < group.blocks; first += together) {
+  const auto append = [&](const std::vector<float>& plane, size_t at, size_t count) {
+    const auto start = plane.begin() + static_cast<ptrdiff_t>(at);
+    out->weights.insert(out->weights.end(), start, start + static_cast<ptrdiff_t>(count));
+  };
+  const size_t half = static_cast<size_t>(order.full_blocks / 2);
+  for (int first = 0; first < group.blocks; first += order.together) {
     const size_t begin = out->weights.size();
     for (const auto& plane : planes) {
       for (const PreparedWeight::Chunk& chunk : group.chunks) {
-        for (int b = first; b < std::min(first + together, group.blocks); ++b) {
+        const int last = std::min(first + order.together, group.blocks);
+        for (int b = first; b < last;) {
           const size_t i = chunk.first_block + static_cast<size_t>(b);
           if (&plane == &planes[0]) to[i] = out->weights.size();
-          const auto start = plane.begin() + static_cast<ptrdiff_t>(from[i]);
-          out->weights.insert(out->weights.end(), start,
-                              start + static_cast<ptrdiff_t>(count_weights(out->blocks[i])));
+          if (out->full[i]) {
+            for (const size_t begin_half : {i, i + half})
+              for (size_t r = 0; r < count_rows(out->blocks[i]); ++r)
+                for (size_t k = begin_half; k < begin_half + half; ++k)
+                  append(plane, from[k] + r * kBlockFilters, kBlockFilters);
+            b += order.full_blocks;
+          } else {
+            append(plane, from[i], count_weights(out->blocks[i]));
+            ++b;
+          }
         }
       }
     }
@@ -239,7 +272,7 @@ std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_
     finish(out.get());
   } else {
     check(shape.groups == 1, "weights in planes have one group.");
-    finish_planes(fill.weights, planes.together, out.get());
+    finish_planes(fill.weights, planes, out.get());
   }
   return out;
 }

@@ -42,6 +42,10 @@ struct PreparedWeight {
   int planes = 1;
   int together = 1;
   std::vector<size_t> plane_weights;
+  // [block] 1: here begin `full_blocks` blocks whose filters all use every row of the chunk. Their weights do
+  // not lie block by block, but row by row, first those of the first half of the blocks.
+  int full_blocks = 0;
+  std::vector<uint8_t> full;
 
   size_t bytes() const {
     return rows.size() * sizeof(uint16_t) + weights.size() * sizeof(float) + blocks.size() * sizeof(RunBlock);
@@ -53,7 +57,7 @@ struct PreparedWeight {
 struct KernelPlanes {
   int count = 1, rows = 1;
   std::function<void(const float* taps, float* planes)> transform;
-  int together = 1;  // see PreparedWeight
+  int together = 1, full_blocks = 0;  // see PreparedWeight; together is a multiple of full_blocks
 };
 
 // `chunk_channels`: channels (with all their taps) in a chunk, at least 1.

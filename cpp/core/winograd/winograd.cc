@@ -65,18 +65,6 @@ void transform_input(const Layer& l, const Image& image, const Panel& panel, siz
   }
 }
 
-// Whether gemm_full computes the blocks from b on, of [.., end). Always the same ones, however filters are
-// shared out, for sums are rounded otherwise there.
-bool full_blocks(const Layer& l, const Panel& panel, const PreparedWeight::Chunk* chunk, int b, int end) {
-  const int count = l.rows.full_blocks;
-  if (count == 0 || panel.vectors != 1 || chunk == nullptr || b % count != 0 || b + count > end) return false;
-  const auto full = [&](const RunBlock& runs) {
-    return runs.counts[15] == chunk->channels * static_cast<int>(l.phases);
-  };
-  const auto block = l.weight.blocks.begin() + static_cast<ptrdiff_t>(chunk->first_block) + b;
-  return std::all_of(block, block + count, full);
-}
-
 // Blocks of filters [begin, end): products of all planes, then pixels.
 void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float* input, int begin, int end) {
   static thread_local AlignedBuffer sum_buffer, scratch;
@@ -112,12 +100,12 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
           for (int b = first; b < last;) {
             float* const acc =
                 sums + p * plane_stride + static_cast<size_t>(b - first) * kBlockFilters * width;
-            if (full_blocks(l, panel, chunk, b, last)) {
+            if (chunk != nullptr && l.weight.full[chunk->first_block + static_cast<size_t>(b)]) {
               const float* const weights =
                   l.weight.blocks[chunk->first_block + static_cast<size_t>(b)].weights + plane_weights;
               l.rows.gemm_full(columns, panel_rows, static_cast<size_t>(chunk->channels) * l.phases, weights,
                                i == 0, acc, width);
-              b += l.rows.full_blocks;
+              b += l.weight.full_blocks;
               continue;
             }
             RunBlock runs = no_rows;
@@ -186,7 +174,7 @@ void run_shares(const Layer& l, const Image& image, int64_t n, Parallel& paralle
   const int64_t blocks = l.group.blocks, filter_shares = std::clamp<int64_t>(blocks / 2, 1, 2 * threads);
   parallel.run(panel_count * filter_shares, [&](int64_t task) {
     const size_t p = static_cast<size_t>(task / filter_shares);
-    const int64_t step = std::max(1, l.rows.full_blocks);  // see full_blocks()
+    const int64_t step = std::max(1, l.weight.full_blocks);
     const auto cut = [&](int64_t share) {
       return static_cast<int>(share == filter_shares ? blocks : blocks * share / filter_shares / step * step);
     };
@@ -220,8 +208,8 @@ KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& pla
       sizeof(float) * static_cast<size_t>(size.planes() * kBlockFilters * std::max(plan.tiles->widest, 1) *
                                           plan.tiles->lanes);
   planes.together = static_cast<int>(std::max<size_t>(1, cpu_info().l2_bytes / 4 / block_bytes));
-  const int step = std::max(1, selected_kernels().full_blocks);
-  if (planes.together > step) planes.together -= planes.together % step;
+  if (plan.tiles->widest == 1) planes.full_blocks = selected_kernels().full_blocks;
+  if (const int step = planes.full_blocks) planes.together = std::max(planes.together / step * step, step);
   planes.transform = [size, kernel_h = g.weight.kernel_h, kernel_w = g.weight.kernel_w, stride_h = g.stride_h,
                       stride_w = g.stride_w](const float* taps, float* out) {
     std::vector<float> phase(static_cast<size_t>(size.taps * size.taps));
