@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <ctime>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -23,6 +24,23 @@ TEST_CASE("A processor without the features that everything needs is told so in 
   CHECK(missing_features(0).empty());
 #endif
   require_features();
+}
+
+TEST_CASE("cores in program order are known by /proc/cpuinfo, if there are no others") {
+  const auto core = [](const char* maker, const char* part) {
+    return std::string("processor\t: 0\nCPU implementer\t: ") + maker +
+           "\nCPU variant\t: 0x0\nCPU part\t: " + part + "\n\n";
+  };
+  const std::string a53 = core("0x41", "0xd03"), a72 = core("0x41", "0xd08"), other = core("0x51", "0xd03");
+  const auto in_order = [](const std::string& text) {
+    std::istringstream file(text);
+    return all_in_order(file);
+  };
+  CHECK(in_order(a53 + a53));
+  CHECK_FALSE(in_order(a53 + a72));  // a thread may run on either
+  CHECK_FALSE(in_order(other));
+  CHECK_FALSE(in_order("model name\t: another processor\n"));
+  CHECK_FALSE(in_order(""));
 }
 
 TEST_CASE("ThreadPool runs every task once, again and again, from several callers, and passes errors on") {

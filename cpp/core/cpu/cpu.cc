@@ -61,6 +61,8 @@ CpuInfo detect() {
   if (__builtin_cpu_supports("avx512dq")) info.features.push_back("avx512dq");
 #elif defined(__aarch64__)
   info.architecture = "aarch64";
+  std::ifstream cores("/proc/cpuinfo");
+  info.in_order = all_in_order(cores);
 #if defined(__linux__)
   const unsigned long hwcap = getauxval(AT_HWCAP);
   if (hwcap & HWCAP_ASIMD) info.features.push_back("neon");
@@ -79,7 +81,28 @@ CpuInfo detect() {
   return info;
 }
 
+// What follows the colon if the line begins with `key`.
+std::string field(const std::string& line, const char* key) {
+  const size_t colon = line.find(": ");
+  return line.rfind(key, 0) == 0 && colon != std::string::npos ? line.substr(colon + 2) : "";
+}
+
 }  // namespace
+
+bool all_in_order(std::istream& cpuinfo) {
+  bool any = false, arm = false;
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const std::string maker = field(line, "CPU implementer"), part = field(line, "CPU part");
+    if (!maker.empty()) arm = maker == "0x41";
+    if (part.empty()) continue;
+    any = true;
+    // Cortex-A53, A35, A55, A34, A510, A520
+    const bool known = part == "0xd03" || part == "0xd04" || part == "0xd05" || part == "0xd02" ||
+                       part == "0xd46" || part == "0xd80";
+    if (!arm || !known) return false;
+  }
+  return any;
+}
 
 const CpuInfo& cpu_info() {
   static const CpuInfo info = detect();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <istream>
 #include <string>
 #include <vector>
 
@@ -15,10 +16,14 @@ struct CpuInfo {
   std::vector<std::string> features;  // those the kernels look at, e.g. {"avx2", "fma", "avx512f"}
   size_t l1_bytes = 0;                // data cache of one core
   size_t l2_bytes = 0;
+  bool in_order = false;  // all cores execute in program order
 };
 
 const CpuInfo& cpu_info();
 bool cpu_has(const char* feature);
+
+// Whether all cores of a /proc/cpuinfo are ARM's that execute in program order.
+bool all_in_order(std::istream& cpuinfo);
 
 // What the kernels cannot do without and the processor lacks, in words; empty where all is well.
 // `hwcap`: AT_HWCAP of Linux's auxiliary vector, only looked at on ARM.

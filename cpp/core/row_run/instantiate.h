@@ -11,26 +11,29 @@
 #include "core/row_run/store_panel.h"
 #include "core/row_run/tail.h"
 
-#define SEMISPARSE_ROW_RUN(isa_, tile_)                                     \
+#define SEMISPARSE_ROW_RUN(isa_, tile_) SEMISPARSE_ROW_RUN_SET(isa_, #isa_, tile_)
+
+// set_: namespace of the Vec, and the name of its kernels among those of one instruction set.
+#define SEMISPARSE_ROW_RUN_SET(set_, isa_, tile_)                           \
   namespace semisparse {                                                    \
-  static_assert(isa_::Vec::max_vectors <= kMaxVectors, "see kMaxVectors");  \
-  extern const RowRunKernels row_run_##isa_;                                \
-  const RowRunKernels row_run_##isa_ = {#isa_,                              \
-                                        "row_run_f32_" tile_ "_" #isa_,     \
-                                        isa_::Vec::lanes,                   \
-                                        isa_::Vec::max_vectors,             \
-                                        TailKernel<isa_::Vec>::max_columns, \
-                                        gemm<isa_::Vec>,                    \
-                                        gemm_direct<isa_::Vec>,             \
-                                        FullBlocks<isa_::Vec>::blocks,      \
-                                        gemm_full<isa_::Vec>(),             \
-                                        pad_plane<isa_::Vec>,               \
-                                        split_plane<isa_::Vec>,             \
-                                        pack_panel<isa_::Vec>,              \
-                                        pack_tail<isa_::Vec>,               \
-                                        TailKernel<isa_::Vec>::gemm,        \
-                                        TailKernel<isa_::Vec>::finish,      \
-                                        store_panel<isa_::Vec>};            \
+  static_assert(set_::Vec::max_vectors <= kMaxVectors, "see kMaxVectors");  \
+  extern const RowRunKernels row_run_##set_;                                \
+  const RowRunKernels row_run_##set_ = {isa_,                               \
+                                        "row_run_f32_" tile_ "_" isa_,      \
+                                        set_::Vec::lanes,                   \
+                                        set_::Vec::max_vectors,             \
+                                        TailKernel<set_::Vec>::max_columns, \
+                                        gemm<set_::Vec>,                    \
+                                        gemm_direct<set_::Vec>,             \
+                                        FullBlocks<set_::Vec>::blocks,      \
+                                        gemm_full<set_::Vec>(),             \
+                                        pad_plane<set_::Vec>,               \
+                                        split_plane<set_::Vec>,             \
+                                        pack_panel<set_::Vec>,              \
+                                        pack_tail<set_::Vec>,               \
+                                        TailKernel<set_::Vec>::gemm,        \
+                                        TailKernel<set_::Vec>::finish,      \
+                                        store_panel<set_::Vec>};            \
   }
 
 #define SEMISPARSE_ROW_RUN_HALF(isa_, tile_)                               \

@@ -33,7 +33,13 @@ const std::vector<const HalfKernels*>& half_kernels() {
 }
 
 const RowRunKernels& selected_kernels() {
-  static const RowRunKernels& selected = choose_kernels(row_run_kernels());
+  static const RowRunKernels& selected = []() -> const RowRunKernels& {
+    const RowRunKernels& best = choose_kernels(row_run_kernels());
+#if defined(__aarch64__)
+    if (&best == &row_run_neon && cpu_info().in_order) return row_run_neon_in_order;
+#endif
+    return best;
+  }();
   return selected;
 }
 
