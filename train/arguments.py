@@ -108,8 +108,8 @@ def classify_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--distill", metavar="FILE", help="learn from the outputs of this (dense) checkpoint too"
     )
-    training.add_argument("--distill-weight", type=float, default=1.0)
-    training.add_argument("--distill-temperature", type=float, default=1.0)
+    training.add_argument("--distill-weight", type=float, default=2.0, help="the labels have 1")
+    training.add_argument("--distill-temperature", type=float, default=2.0, help="softens both outputs")
 
     run = parser.add_argument_group("run")
     run.add_argument("--output-dir", default="runs/classify", metavar="DIR")

@@ -42,6 +42,8 @@ FIXED_ON_RESUME = (
     "seed",
     "model_ema",
     "distill",
+    "distill_weight",
+    "distill_temperature",
     "augmentation",
     "held_out",
 )

@@ -1,4 +1,8 @@
-"""Knowledge distillation from the dense model (Hinton et al., 2015; used by Grimaldi et al. with T = 1)."""
+"""Knowledge distillation from the dense model (Hinton et al., 2015; used by Grimaldi et al. with T = 1).
+
+The defaults, weight 2 and T = 2, recovered 1.25 points more than 1 and 1 after three epochs of fine-tuning a
+ResNet18 at 8x fewer weights (`tools/accuracy.sh methods`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ class Distillation:
     The teacher is put in eval mode and never trained. Call it with the student's logits and the batch.
     """
 
-    def __init__(self, teacher: nn.Module, *, weight: float = 1.0, temperature: float = 1.0):
+    def __init__(self, teacher: nn.Module, *, weight: float = 2.0, temperature: float = 2.0):
         if not weight >= 0:
             raise ValueError(f"distillation weight {weight} must not be negative")
         if not temperature > 0:
