@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Accuracy of sparsity on Imagenette: one dense ResNet18, then short fine-tunings of it.
-#   DATA=imagenette128.zip SIZE=96 tools/accuracy.sh [columns] [weights] [more options for every run, e.g. --amp -j 1]
+#   DATA=imagenette128.zip SIZE=96 tools/accuracy.sh [columns] [weights] [methods] [options for every run, e.g. --amp -j 1]
 # columns: every ratio and criterion, granularities, and no sparsity at all. weights: patterns, connectivity 8x and
-# other schemes with as many multiplications, trained for longer and longer, then with columns.
+# other schemes with as many multiplications, then each with columns. methods: ADMM, gradual, distillation.
 # Finished runs are kept and interrupted ones continue. TUNING and LR change epochs and learning rate of all
 # fine-tunings, e.g. TUNING=10 where there is a GPU.
 set -euo pipefail
@@ -12,9 +12,9 @@ while [ $# -gt 0 ] && [[ "$1" != -* ]]; do
   parts+=("$1")
   shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(columns weights)
+[ ${#parts[@]} -gt 0 ] || parts=(columns weights methods)
 for part in "${parts[@]}"; do
-  [[ "$part" =~ ^(columns|weights)$ ]] || { echo "error: $part is not a part; choose columns, weights or both" >&2 && exit 2; }
+  [[ "$part" =~ ^(columns|weights|methods)$ ]] || { echo "error: $part is not a part; choose of columns, weights, methods" >&2 && exit 2; }
 done
 common=(--data "$data" --download --size "$size" --model resnet18 -b 64 --opt sgd_nesterov --wd 5e-4 --label-smoothing 0.1 --resume "$@")
 distill=(--distill "$out/dense/checkpoint.pt")
@@ -42,38 +42,44 @@ columns() {
   for criterion in saliency held_out coherent_random; do
     tune 1 0.01 "columns30-tile4x4-$criterion" --recipe columns30 --set columns.granularity=tile4x4 "columns.criterion=$criterion"
   done
-  tune 2 0.01 columns30-saliency-distill --recipe columns30 "${distill[@]}"
+  tune 2 0.01 columns30-saliency-distill --recipe columns30 "${distill[@]}" --distill-weight 1 --distill-temperature 1
 }
 
-# Trains a run on with the masks that it has: they are what a projection of its weights finds again.
-on() { # epochs, learning rate, name of the run, name of the new one, recipe, changes of it
-  local from="$3" name="$4" recipe="$5" epochs="$1" lr="$2"
-  shift 5
-  tune "$epochs" "$lr" "$name" --checkpoint "$out/$from/checkpoint.pt" --recipe "$recipe" "${distill[@]}" \
-    --set method=magnitude begin=0 end=0 "$@"
+# Adds 30% of the columns to a run. Its weights' masks stay: a projection of the weights finds them again.
+with_columns() { # name of the run, recipe, changes of it
+  local name="$1" recipe="$2"
+  shift 2
+  tune 2 0.01 "$name-columns30" --checkpoint "$out/$name/checkpoint.pt" --recipe "$recipe" "${distill[@]}" \
+    --set method=magnitude begin=0 end=0 columns.ratio=0.3 "$@"
 }
 
 weights() {
   local group scheme name
-  tune 3 0.02 control-distill "${distill[@]}"
+  tune 5 0.02 control-distill "${distill[@]}"
   for group in 4 1 8; do
     name="pattern-group$group"
-    tune 2 0.01 "$name" --recipe pattern "${distill[@]}" --set rho=4 end=0.4 "group=$group"
-    on 3 0.02 "$name" "$name-longer" pattern "group=$group"
-    on 2 0.01 "$name-longer" "$name-columns30" pattern "group=$group" columns.ratio=0.3
+    tune 5 0.02 "$name" --recipe pattern "${distill[@]}" --set method=magnitude end=0.4 "group=$group"
+    with_columns "$name" pattern "group=$group"
     name="pattern8x-group$group"
-    tune 3 0.02 "$name" --recipe pattern+connectivity-8x "${distill[@]}" --set rho=2 end=0.5 "group=$group"
-    on 3 0.02 "$name" "$name-longer" pattern+connectivity-8x "group=$group"
-    on 3 0.02 "$name-longer" "$name-longest" pattern+connectivity-8x "group=$group"
-    on 2 0.01 "$name-longest" "$name-columns30" pattern+connectivity-8x "group=$group" columns.ratio=0.3
+    tune 8 0.02 "$name" --recipe pattern+connectivity-8x "${distill[@]}" --set end=0.4 "group=$group"
+    with_columns "$name" pattern+connectivity-8x "group=$group"
   done
   for scheme in unstructured block_punched; do
     name="$scheme-8x"
-    tune 3 0.02 "$name" --recipe punched "${distill[@]}" --set "scheme=$scheme" ratio=0.875 rho=2 end=0.5
-    on 3 0.02 "$name" "$name-longer" punched "scheme=$scheme" ratio=0.875
-    on 3 0.02 "$name-longer" "$name-longest" punched "scheme=$scheme" ratio=0.875
-    on 2 0.01 "$name-longest" "$name-columns30" punched "scheme=$scheme" ratio=0.875 columns.ratio=0.3
+    tune 3 0.02 "$name" --recipe punched "${distill[@]}" --set method=magnitude end=0.5 "scheme=$scheme" ratio=0.875
+    with_columns "$name" punched "scheme=$scheme" ratio=0.875
   done
+}
+
+# 8x in three epochs: what ADMM, gradual pruning and a stronger pull towards the teacher are worth.
+methods() {
+  local group gently=("${distill[@]}" --distill-weight 1 --distill-temperature 1)
+  for group in 4 1 8; do
+    tune 3 0.02 "admm-group$group" --recipe pattern+connectivity-8x "${gently[@]}" \
+      --set method=admm rho=2 "group=$group"
+  done
+  tune 3 0.02 gradual --recipe pattern+connectivity-8x "${gently[@]}"
+  tune 3 0.02 gradual-distill --recipe pattern+connectivity-8x "${distill[@]}"
 }
 
 run dense --epochs "$epochs" --lr 0.05 --lr-warmup-epochs 2

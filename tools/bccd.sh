@@ -32,6 +32,6 @@ on dense pattern 18 0.001 --recipe pattern --set end=0.3
 # trainer sees to that). The patterns stay: they are what a projection of the trained weights finds again.
 on pattern pattern+columns 8 0.0005 --recipe pattern+columns \
   --set method=magnitude begin=0 end=0 columns.scope=global columns.begin=0 columns.end=0.3
-on pattern 8x 8 0.001 --recipe pattern+connectivity-8x --set end=0.4
+on pattern 8x 8 0.001 --recipe pattern+connectivity-8x --set method=admm end=0.4
 on 8x 8x-longer 5 0.001 --recipe pattern+connectivity-8x --set method=magnitude begin=0 end=0
 semisparse eval detect --dense "$out/dense" $(printf -- "--run $out/%s " "${names[@]}") --output-dir "$out"
