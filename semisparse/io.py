@@ -30,9 +30,11 @@ from torch import Tensor
 
 import semisparse
 from semisparse._files import replace_atomically
+from semisparse.checksum import crc32
 from semisparse.container import SIZED_FORMAT, SIZED_VERSION, check_tensors, parse
 from semisparse.converted import ConvertedModel
 from semisparse.graph import Graph, TensorSpec
+from semisparse.preferences import apply
 from semisparse.sized import SizedModel
 from semisparse.tuning_file import read as read_tuning
 
@@ -102,10 +104,8 @@ def load(path: str | os.PathLike, *, tuned: bool = True) -> ConvertedModel | Siz
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a usable semisparse model: {error}") from error
     if tuned and (found := read_tuning(path, torch.get_num_threads())) is not None:
-        from semisparse import tuning
-
         for one in models:
-            tuning.apply(one, found)
+            apply(one, found)
     return model
 
 
@@ -117,9 +117,3 @@ def _stored(model: ConvertedModel) -> tuple[Graph, dict[str, Tensor]]:
         for name, spec in model.graph.tensors.items()
     }
     return dataclasses.replace(model.graph, tensors=specs), tensors
-
-
-def crc32(tensor: Tensor) -> int:
-    """Checksum of a tensor's contents, as files store it."""
-    # As bytes: numpy has no bfloat16. Both file format and supported machines are little-endian.
-    return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())

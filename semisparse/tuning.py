@@ -19,7 +19,8 @@ from semisparse import algorithms
 from semisparse.converted import ConvertedModel
 from semisparse.explain import chosen_algorithm
 from semisparse.images import random_image, select
-from semisparse.io import crc32, load
+from semisparse.io import load
+from semisparse.preferences import apply, checksums, packed_weights, prefer
 from semisparse.sized import SizedModel
 from semisparse.stepwise import PACKED_CONVOLUTION, fixed_threads, input_sizes, time_steps
 from semisparse.tuning_file import LayerTuning, Tuning, machine, read, write
@@ -75,11 +76,11 @@ def tune(
 
         @contextlib.contextmanager
         def tuned() -> Iterator[None]:
-            _prefer(buffers, layers)
+            prefer(weights, layers)
             yield
             _forget(model, sizes)
 
-        buffers = _buffers(model)
+        weights = packed_weights(model)
         both = {"default": (model, contextlib.nullcontext), "tuned": (model, tuned)}
         whole = {k: sum(v.values()) for k, v in time_steps(both, inputs, rounds=rounds).items()}
     if whole["tuned"] > whole["default"]:  # what looked faster layer by layer was noise
@@ -134,38 +135,14 @@ def tune_file(
     return total, True
 
 
-def apply(model: ConvertedModel, tuning: Tuning) -> int:
-    """Let the model's layers run what the tuning says; returns how many do. Layers it does not know stay as
-    they are. Preferences hold for all weights of equal content in this process."""
-    return _prefer(_buffers(model), tuning.layers)
-
-
-def _checksums(model: ConvertedModel) -> dict[str, int]:
-    """Checksum of every packed weight, by the buffer's name."""
-    names = {node.args[1].name for node in model.graph.nodes if node.op == PACKED_CONVOLUTION}
-    return {name: crc32(model.get_buffer(name)) for name in names}
-
-
-def _buffers(model: ConvertedModel) -> dict[int, Tensor]:
-    """Packed weights by checksum."""
-    return {checksum: model.get_buffer(name) for name, checksum in _checksums(model).items()}
-
-
 def _convolutions(model: ConvertedModel) -> list[tuple[str, str, int]]:
     """(node, layer, checksum of the weight) of every packed convolution."""
-    checksums, layers = _checksums(model), {record.node: record.name for record in model.layers}
+    by_name, layers = checksums(model), {record.node: record.name for record in model.layers}
     return [
-        (node.name, layers.get(node.name, node.name), checksums[node.args[1].name])
+        (node.name, layers.get(node.name, node.name), by_name[node.args[1].name])
         for node in model.graph.nodes
         if node.op == PACKED_CONVOLUTION
     ]
-
-
-def _prefer(buffers: dict[int, Tensor], layers: Sequence[LayerTuning]) -> int:
-    found = [layer for layer in layers if layer.checksum in buffers]
-    for layer in found:
-        algorithms.prefer(buffers[layer.checksum], layer.input_size, layer.algorithm)
-    return len(found)
 
 
 def _forget(model: ConvertedModel, sizes: dict[str, tuple[int, int]]) -> None:
