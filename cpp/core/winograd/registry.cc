@@ -3,14 +3,14 @@
 #include <iterator>
 
 #include "core/base/error.h"
-#include "core/cpu/isa.h"
+#include "core/cpu/registry.h"
 #include "core/winograd/winograd.h"
 
 namespace semisparse {
 
-#define SEMISPARSE_KERNELS(isa) extern const WinogradKernels winograd_##isa[std::size(kWinogradSizes)];
-#include "core/winograd/kernels.inc"
-#undef SEMISPARSE_KERNELS
+#define SEMISPARSE_SIZES(isa, ...) extern const WinogradKernels winograd_##isa[std::size(kWinogradSizes)];
+SEMISPARSE_EACH_ISA(SEMISPARSE_SIZES, )
+#undef SEMISPARSE_SIZES
 
 namespace {
 
@@ -25,11 +25,9 @@ const Sets& sets(WinogradSize size) {
     std::vector<Sets> result;
     for (size_t at = 0; at < std::size(kWinogradSizes); ++at) {
       Sets s;
-      s.all = {
-#define SEMISPARSE_KERNELS(isa) &winograd_##isa[at],
-#include "core/winograd/kernels.inc"
-#undef SEMISPARSE_KERNELS
-      };
+#define SEMISPARSE_SIZE(isa, ...) &winograd_##isa[at],
+      s.all = {SEMISPARSE_EACH_ISA(SEMISPARSE_SIZE, )};
+#undef SEMISPARSE_SIZE
       s.selected = &choose_kernels(s.all);
       result.push_back(std::move(s));
     }
