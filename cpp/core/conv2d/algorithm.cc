@@ -58,8 +58,13 @@ double weight_cost(double weights) {
 template <class E>
 constexpr double kElement = std::is_same_v<E, Half> ? 0.62 : 1.0;
 
-// A pixel copied with its padding, or into a phase.
-constexpr double kCopy = 10;
+// A value copied with its padding; or into a phase; or packed, once for each tap; or stored. (Stores take 14
+// of these units, copies some more than stated: so much is missing in the transforms of Winograd, too.)
+constexpr double kCopy = 12, kSplit = 20, kPack = 8, kStore = 8;
+
+double store_cost(const Conv2dGeometry& g) {
+  return kStore * static_cast<double>(g.out_channels() * g.out_h() * g.out_w());
+}
 
 template <class E>
 double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
@@ -74,8 +79,8 @@ double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
   const bool far = g.pad_h + g.pad_w > 0 && sizeof(E) * copied > static_cast<double>(cpu_info().l2_bytes);
   // Short runs and chunks that leave the cache make sparse weights dearer.
   return kElement<E> *
-             ((dense ? 1.0 : 1.05) * n * columns + 6 * rows * columns + (far ? kCopy * copied : 0.0)) +
-         weight_cost(n);
+             ((dense ? 1.0 : 1.05) * n * columns + kPack * rows * columns + (far ? kCopy * copied : 0.0)) +
+         store_cost(g) + weight_cost(n);
 }
 
 template <class E>
@@ -87,8 +92,8 @@ double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* 
   const bool in_place = g.stride_h * g.stride_w == 1 && g.pad_h + g.pad_w == 0;
   // Vectors that straddle cache lines make loads a little dearer; those of a 1x1 convolution need not.
   const bool aligned = in_place && g.weight.taps() == 1 && g.in_h * g.in_w % plan->lanes == 0;
-  return kElement<E> * ((aligned ? 1.0 : 1.09) * n * columns + (in_place ? 0.0 : kCopy * pixels)) +
-         weight_cost(n);
+  const double copies = in_place ? 0.0 : (g.stride_h * g.stride_w == 1 ? kCopy : kSplit) * pixels;
+  return kElement<E> * ((aligned ? 1.0 : 1.05) * n * columns + copies) + store_cost(g) + weight_cost(n);
 }
 
 double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* mask) {

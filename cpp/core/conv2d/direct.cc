@@ -117,6 +117,7 @@ void run_panel(const PanelTask<E>& t, const E* image, int64_t skipped, const uin
         kernels.gemm_direct(panel.vectors, starts, rows, runs, init, acc, width);
       },
       [&](int block, float* acc) { store_block(t, block, acc, width); });
+  finish_streaming(t.to);
 }
 
 }  // namespace
@@ -185,6 +186,7 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
     others = row_offsets(g, weight, layout.phase_floats, channel_floats, sizeof(E));
   const uint32_t* const offsets = (others.empty() ? layout.offsets : others).data();
   const int64_t pixels = g.out_h() * g.out_w();
+  const OutputPlace to = output_place(g, plan, operands.output);
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
     const E* const base = in_place ? operands.input.data + first * s[0] : copy;
@@ -205,7 +207,8 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                                           &operands,
                                           first + n,
                                           group * g.weight.in_channels_per_group,
-                                          pixels};
+                                          pixels,
+                                          to};
                      run_panel(t, base + n * image_floats, band.rows.first * phases.pitch, offsets,
                                block_begin, block_end);
                    });

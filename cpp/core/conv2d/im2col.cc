@@ -98,6 +98,7 @@ void run_panel(const Task<E>& t, int block_begin, int block_end) {
           kernels.finish_tail(panel.tail, acc + kBlockFilters * width, acc + vector_columns, width);
         store_block(t, block, acc, width);
       });
+  finish_streaming(t.to);
 }
 
 }  // namespace
@@ -138,6 +139,7 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
           ? nullptr
           : padded_buffer.reserve(static_cast<size_t>(slab * image) + static_cast<size_t>(plan.read_ahead));
   const int64_t pixels = g.out_h() * g.out_w();
+  const OutputPlace to = output_place(g, plan, operands.output);
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
     if (copied)
@@ -146,7 +148,7 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                  parallel, [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
                    const Task<E> t{
                        {&g, &weight, &weight.groups[static_cast<size_t>(group)], &plan, &plan.panels[panel],
-                        &kernels, &operands, first + n, group * g.weight.in_channels_per_group, pixels},
+                        &kernels, &operands, first + n, group * g.weight.in_channels_per_group, pixels, to},
                        copied ? padded + n * image : nullptr};
                    run_panel(t, block_begin, block_end);
                  });

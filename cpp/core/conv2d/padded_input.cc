@@ -34,7 +34,10 @@ void copy_padded(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
                  int64_t count, int64_t plane, E* out) {
   const int64_t (&s)[4] = input.stride;
   if (s[3] == 1 || g.in_w == 1) {
-    for (int64_t c = 0; c < count; ++c) copy_rows(g, kernels, input, n, first + c, rows, out + c * plane);
+    const bool far = leaves_l2<E>(g.in_channels() * g.in_h * g.in_w);
+    for (int64_t c = 0; c < count; ++c)
+      copy_rows(g, kernels, input, n, first + c, rows, out + c * plane,
+                far && first + c + 1 < g.in_channels());
     return;
   }
   const E* image = input.data + n * s[0] + first * s[1];
@@ -75,10 +78,12 @@ bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan) {
 
 template <class E>
 void copy_rows(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
-               const BasicConstTensor4<E>& input, int64_t n, int64_t channel, const RowRange& rows, E* out) {
+               const BasicConstTensor4<E>& input, int64_t n, int64_t channel, const RowRange& rows, E* out,
+               bool fetch_next) {
   const int64_t (&s)[4] = input.stride;
-  kernels.pad({input.data + n * s[0] + channel * s[1], g.in_h, g.in_w, s[2], s[3], g.pad_h, g.pad_w,
-               rows.first, rows.last, out});
+  const E* const plane = input.data + n * s[0] + channel * s[1];
+  kernels.pad({plane, g.in_h, g.in_w, s[2], s[3], g.pad_h, g.pad_w, rows.first, rows.last,
+               fetch_next ? plane + s[1] : nullptr, out});
 }
 
 int64_t images_per_slab(const Conv2dGeometry& g) {
@@ -103,7 +108,7 @@ void copy_images(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
   template const E* plane_in_place(const Conv2dGeometry&, const BasicConstTensor4<E>&, int64_t, int64_t,    \
                                    int64_t);                                                                \
   template void copy_rows(const Conv2dGeometry&, const BasicRowRunKernels<E>&, const BasicConstTensor4<E>&, \
-                          int64_t, int64_t, const RowRange&, E*);                                           \
+                          int64_t, int64_t, const RowRange&, E*, bool);                                     \
   template void copy_images(const Conv2dGeometry&, const BasicRowRunKernels<E>&,                            \
                             const BasicConstTensor4<E>&, int64_t, int64_t, const RowRange&, int64_t, E*,    \
                             Parallel&);

@@ -11,6 +11,7 @@
 
 #include "core/columns/column_plan.h"
 #include "core/conv2d/conv2d.h"
+#include "core/cpu/cpu.h"
 #include "core/row_run/row_run.h"
 
 namespace semisparse {
@@ -24,6 +25,13 @@ inline int64_t padded_w(const Conv2dGeometry& g) {
 }
 inline int64_t padded_plane(const Conv2dGeometry& g) {
   return padded_h(g) * padded_w(g);
+}
+
+// Whether an image of so many elements does not fit in the L2 cache: it comes from, and goes to, further
+// away.
+template <class E>
+bool leaves_l2(int64_t elements) {
+  return static_cast<int64_t>(sizeof(E)) * elements > static_cast<int64_t>(cpu_info().l2_bytes);
 }
 
 // Rows [first, last) of the padded plane that a panel reads.
@@ -51,7 +59,8 @@ bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan);
 // Copies rows of one channel of image n, any strides.
 template <class E>
 void copy_rows(const Conv2dGeometry& g, const BasicRowRunKernels<E>& kernels,
-               const BasicConstTensor4<E>& input, int64_t n, int64_t channel, const RowRange& rows, E* out);
+               const BasicConstTensor4<E>& input, int64_t n, int64_t channel, const RowRange& rows, E* out,
+               bool fetch_next = false);
 
 // Shares the copying of images, `rows` rows each and `plane` elements a channel, between threads: calls
 // copy(image, rows, first channel, channels). Each thread copies rows next to each other, of all channels, as

@@ -4,14 +4,45 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "core/base/aligned.h"
 #include "core/conv2d/conv2d.h"
+#include "core/conv2d/padded_input.h"
 #include "core/row_run/row_run.h"
 #include "core/weights/prepare.h"
 
 namespace semisparse {
+
+// Where the output is when it is written, and how: in the L2 cache; further away, fetched before; or it is
+// too large for any cache and goes to memory past them, in whole cache lines.
+enum class OutputPlace { near, far, memory };
+
+template <class E>
+OutputPlace output_place(const Conv2dGeometry& g, const ColumnPlan& plan, const E* output) {
+#ifdef __x86_64__
+  constexpr int64_t kShare = int64_t{8} << 20;  // of the last cache: more than other cores leave to one
+  constexpr int64_t kLine = 64, kBytes = sizeof(E);
+  const int64_t pixels = g.out_h() * g.out_w(), image = g.out_channels() * pixels;
+  const bool lines = plan.lanes * kBytes == kLine && plan.kept == pixels && g.out_w() * kBytes % kLine == 0 &&
+                     reinterpret_cast<uintptr_t>(output) % kLine == 0;
+  if (lines && g.batch * image * kBytes > kShare) return OutputPlace::memory;
+  return leaves_l2<E>(image) ? OutputPlace::far : OutputPlace::near;
+#else  // fetching would cost instructions, unmeasured
+  static_cast<void>(g), static_cast<void>(plan), static_cast<void>(output);
+  return OutputPlace::near;
+#endif
+}
+
+// After a task that wrote past the caches: what it wrote comes before what its thread says next.
+inline void finish_streaming(OutputPlace to) {
+#ifdef __x86_64__
+  if (to == OutputPlace::memory) __builtin_ia32_sfence();
+#else
+  static_cast<void>(to);
+#endif
+}
 
 // One image, one group.
 template <class E>
@@ -26,6 +57,7 @@ struct PanelTask {
   int64_t n;
   int64_t first_channel;  // of the group
   int64_t pixels;         // of an output plane
+  OutputPlace to;
 
   // How many filters a block has, at most kBlockFilters, and their output channels.
   int block_filters(int block) const {
@@ -52,6 +84,21 @@ void load_bias(const PanelTask<E>& t, int block, float* bias) {
   for (int f = 0; f < kBlockFilters; ++f) bias[f] = f < filters ? given[channels[f]] : 0.0f;
 }
 
+// Pixels of a panel, before they are written: it writes few pixels of many planes, which is no stream for the
+// hardware prefetcher.
+template <class E>
+void fetch_outputs(const PanelTask<E>& t, int block) {
+  const StoreSegment* const first = &t.plan->segments[static_cast<size_t>(t.panel->first_segment)];
+  const StoreSegment* const last = first + t.panel->segments - 1;
+  const int32_t* const channels = t.block_channels(block);
+  const E* const image = t.operands->output + t.n * t.geometry->out_channels() * t.pixels;
+  for (int f = 0; f < t.block_filters(block); ++f) {
+    const E* const plane = image + channels[f] * t.pixels;
+    for (const E* p = plane + first->out; p < plane + last->out + last->count; p += 64 / sizeof(E))
+      __builtin_prefetch(p);
+  }
+}
+
 template <class E>
 void store_block(const PanelTask<E>& t, int block, const float* sums, size_t width) {
   StoreArgs<E> store;
@@ -61,6 +108,7 @@ void store_block(const PanelTask<E>& t, int block, const float* sums, size_t wid
   store.panel = t.panel;
   store.activation = t.operands->activation;
   store.filters = t.block_filters(block);
+  store.stream = t.to == OutputPlace::memory;
   const int32_t* const channels = t.block_channels(block);
   const float* const fill = t.operands->fill;
   const E* const residual = t.operands->residual;
@@ -102,6 +150,7 @@ void run_blocks(const PanelTask<E>& t, int begin, int end, size_t block_sums, Re
       if (any || (last && !begun[at])) {
         // Until a block's first rows come, its sums are its bias.
         float bias[kBlockFilters];
+        if (last && t.to == OutputPlace::far) fetch_outputs(t, b);
         if (!begun[at]) load_bias(t, b, bias);
         multiply(rows, runs, begun[at] ? nullptr : bias, acc);
         begun[at] = 1;

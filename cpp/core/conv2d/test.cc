@@ -5,6 +5,7 @@
 #include <string>
 #include <thread>
 
+#include "core/base/aligned.h"
 #include "core/base/error.h"
 #include "core/conv2d/algorithm.h"
 #include "core/conv2d/conv2d.h"
@@ -417,6 +418,49 @@ TEST_CASE("bad geometry and a packed weight of another shape are refused in word
   bad.stride_w = 0;
   CHECK(message(bad).find("stride (1, 0)") != std::string::npos);
   CHECK_THROWS_AS(parse_activation("gelu"), Error);
+}
+
+TEST_CASE("outputs larger than the caches are what smaller ones are, bit for bit") {
+  // Those of one image stay in a cache, those of all go to memory past them, unless they are not aligned.
+  Random r(31);
+  Conv2dGeometry all;
+  all.batch = 8;
+  all.in_h = all.in_w = 112;
+  all.pad_h = all.pad_w = 1;
+  all.weight = {22, 3, 3, 3, 1};
+  Conv2dGeometry one = all;
+  one.batch = 1;
+  const int64_t image = 3 * 112 * 112, pixels = 112 * 112, result = 22 * pixels;
+  const auto input = r.normals(8 * image), bias = r.normals(22), residual = r.normals(8 * result);
+  const auto weight = r.weight(all.weight);
+  const auto packed = pack_weight(weight.data(), all.weight);
+  AlignedBuffer aligned;
+  float* const memory = aligned.reserve(static_cast<size_t>(8 * result + 1));
+  for (const Algorithm algorithm : {Algorithm::im2col, Algorithm::direct}) {
+    const Forced forced(algorithm);
+    PackedWeight prepared;
+    for (const bool add : {false, true}) {
+      Conv2dOperands operands;
+      operands.bias = bias.data();
+      operands.activation = Activation::relu;
+      const auto run = [&](const Conv2dGeometry& g, int64_t n, float* out, Parallel& parallel) {
+        operands.input = {input.data() + n * image, {image, pixels, 112, 1}};
+        operands.residual = add ? residual.data() + n * result : nullptr;
+        operands.output = out;
+        conv2d(g, prepared, packed.data(), packed.size(), nullptr, operands, parallel);
+      };
+      ThreadPool one_thread(1), two_threads(2);
+      std::vector<float> want(static_cast<size_t>(8 * result));
+      for (int64_t n = 0; n < 8; ++n) run(one, n, want.data() + n * result, one_thread);
+      for (const int64_t offset : {0, 1}) {
+        for (ThreadPool* const pool : {&one_thread, &two_threads}) {
+          std::fill_n(memory, 8 * result + 1, NAN);
+          run(all, 0, memory + offset, *pool);
+          CHECK(std::equal(want.begin(), want.end(), memory + offset));
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("an algorithm can be forced on all layers and preferred for one") {

@@ -63,7 +63,8 @@ struct PadArgs {
   int64_t height, width, stride_h, stride_w;
   int64_t pad_h, pad_w;
   int64_t first_row, last_row;
-  E* out;  // rows of width + 2 * pad_w
+  const E* next;  // the plane that is copied after this one, fetched meanwhile; or null
+  E* out;         // rows of width + 2 * pad_w
 };
 
 // A whole padded plane cut into stride_y * stride_x *phases*: phase (y, x), at `out` + (y * stride_x + x) *
@@ -107,6 +108,7 @@ struct StoreArgs {
   const E* residual[kBlockFilters];  // each filter's output plane; all null: none
   E* output[kBlockFilters];          // each filter's output plane
   Activation activation;
+  bool stream;  // past the caches, where vectors are cache lines
 };
 
 // One instruction set's kernels. Stateless; allocate nothing; start no thread. Weights and sums are floats

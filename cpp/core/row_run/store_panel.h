@@ -11,12 +11,18 @@
 namespace semisparse {
 
 // 2 * `pairs` vectors of neighbouring pixels, and one more if `odd`: computed with sums at `from`, or filled.
-template <class S, class Act, bool Computed, bool Residual>
+template <class S, class Act, bool Computed, bool Residual, bool Stream>
 SEMISPARSE_INLINE void store_run(const float* from, typename S::Float::Reg fill,
                                  const typename S::Elem* residual, typename S::Elem* out, int32_t pairs,
                                  bool odd) {
   using F = typename S::Float;
   using Reg = typename F::Reg;
+  const auto store = [](typename S::Elem* to, auto value) {
+    if constexpr (Stream)
+      S::stream(to, value);
+    else
+      S::storeu(to, value);
+  };
   // Two at a time: their loads and stores are pairs on ARM.
   for (; pairs > 0; --pairs) {
     Reg first = fill, second = fill;
@@ -30,27 +36,30 @@ SEMISPARSE_INLINE void store_run(const float* from, typename S::Float::Reg fill,
       second = F::add(second, S::widen(S::loadu(residual + S::lanes)));
       residual += 2 * S::lanes;
     }
-    S::storeu(out, S::narrow(Act::template apply<F>(first)));
-    S::storeu(out + S::lanes, S::narrow(Act::template apply<F>(second)));
+    store(out, S::narrow(Act::template apply<F>(first)));
+    store(out + S::lanes, S::narrow(Act::template apply<F>(second)));
     out += 2 * S::lanes;
   }
   if (odd) {
     Reg last = fill;
     if constexpr (Computed) last = F::loadu(from);
     if constexpr (Residual) last = F::add(last, S::widen(S::loadu(residual)));
-    S::storeu(out, S::narrow(Act::template apply<F>(last)));
+    store(out, S::narrow(Act::template apply<F>(last)));
   }
 }
 
 template <class S, class Act>
-void store_panel_with(const StoreArgs<typename S::Elem>& args) {
-  const StoreArgs<typename S::Elem> a = args;  // a copy that no store of pixels can change
+void store_panel_with(const StoreArgs<typename S::Elem>& a) {
+  // Not a copy of them all: that would read by the vector what was just written by the word, and a load that
+  // no store can be forwarded to waits until all pixels before it have left for the cache.
+  const size_t acc_stride = a.acc_stride;
   using F = typename S::Float;
   using Reg = typename F::Reg;
   const StoreSegment* segment = &a.plan->segments[static_cast<size_t>(a.panel->first_segment)];
   const StoreSegment* const end = segment + a.panel->segments;
   const bool residual = a.residual[0] != nullptr;
   const int filters = a.filters;
+  [[maybe_unused]] const bool stream = a.stream;
   // Each segment for all filters of the block: what the plan says about it is read once.
   while (segment != end) {
     const int32_t out = segment->out, count = segment->count;
@@ -58,23 +67,30 @@ void store_panel_with(const StoreArgs<typename S::Elem>& args) {
     if (segment->run > 0) {
       const int32_t pairs = segment->run / 2;
       const bool odd = segment->run % 2 != 0;
-      const auto run = [&](auto computed, auto with_residual) {
-        for (int f = 0; f < filters; ++f, acc += a.acc_stride)
-          store_run<S, Act, computed, with_residual>(computed ? acc : nullptr, F::set1(a.fill[f]),
-                                                     with_residual ? a.residual[f] + out : nullptr,
-                                                     a.output[f] + out, pairs, odd);
-      };
       const std::true_type yes;
       const std::false_type no;
+      const auto run = [&](auto computed, auto with_residual, auto stream) {
+        for (int f = 0; f < filters; ++f, acc += acc_stride)
+          store_run<S, Act, computed, with_residual, stream>(computed ? acc : nullptr, F::set1(a.fill[f]),
+                                                             with_residual ? a.residual[f] + out : nullptr,
+                                                             a.output[f] + out, pairs, odd);
+      };
+      if constexpr (S::streams) {
+        if (stream && segment->neighbours) {
+          residual ? run(yes, yes, yes) : run(yes, no, yes);
+          segment += segment->run;
+          continue;
+        }
+      }
       if (segment->neighbours)
-        residual ? run(yes, yes) : run(yes, no);
+        residual ? run(yes, yes, no) : run(yes, no, no);
       else
-        residual ? run(no, yes) : run(no, no);
+        residual ? run(no, yes, no) : run(no, no, no);
       segment += segment->run;
       continue;
     }
     const auto each_filter = [&](auto value) {
-      for (int f = 0; f < filters; ++f, acc += a.acc_stride) {
+      for (int f = 0; f < filters; ++f, acc += acc_stride) {
         Reg y = value(acc, f);
         typename S::Elem* const to = a.output[f] + out;
         if (count == S::lanes) {

@@ -18,6 +18,7 @@ struct Vec {
   static constexpr int rows_per_step = 4;
   static constexpr bool in_program_order = false;
   static constexpr bool masked_loads = true;
+  static constexpr bool streams = false;  // a vector is half a cache line
   using Reg = __m256;
   using Index = __m256i;
   using Mask = __m256;

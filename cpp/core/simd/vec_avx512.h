@@ -18,6 +18,7 @@ struct Vec {
   static constexpr int rows_per_step = 4;
   static constexpr bool in_program_order = false;
   static constexpr bool masked_loads = true;
+  static constexpr bool streams = true;
   using Reg = __m512;
   using Index = __m512i;
   using Mask = __mmask16;
@@ -26,6 +27,7 @@ struct Vec {
   static SEMISPARSE_INLINE Reg loadu(const float* p) { return _mm512_loadu_ps(p); }
   static SEMISPARSE_INLINE void store(float* p, Reg r) { _mm512_store_ps(p, r); }
   static SEMISPARSE_INLINE void storeu(float* p, Reg r) { _mm512_storeu_ps(p, r); }
+  static SEMISPARSE_INLINE void stream(float* p, Reg r) { _mm512_stream_ps(p, r); }
   static SEMISPARSE_INLINE Reg load_n(const float* p, int n) {
     return _mm512_maskz_loadu_ps(static_cast<Mask>((1u << n) - 1), p);
   }

@@ -19,6 +19,7 @@ struct Vec {
   static constexpr int rows_per_step = 1;
   static constexpr bool in_program_order = true;  // see ordered_runs.h
   static constexpr bool masked_loads = false;
+  static constexpr bool streams = false;
   using Reg = float32x4_t;
   using Index = uint8x16_t;  // byte numbers, four for each lane: what TBL wants
   using Mask = uint32x4_t;

@@ -16,6 +16,7 @@ struct Vec {
   static constexpr int max_vectors = 6;  // as for float32
   static constexpr int rows_per_step = 1;
   static constexpr bool in_program_order = false;
+  static constexpr bool streams = false;
   using Reg = float16x8_t;
   using Index = uint8x16_t;  // byte numbers, two for each lane
   using Mask = uint16x8_t;

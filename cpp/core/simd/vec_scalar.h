@@ -18,6 +18,7 @@ struct Vec {
   static constexpr int max_vectors = 2;            // width of the register tile, in vectors
   static constexpr int rows_per_step = 1;          // how far the longest run is unrolled
   static constexpr bool in_program_order = false;  // see ordered_runs.h
+  static constexpr bool streams = false;           // stream: cache lines stored past the caches
   static constexpr bool masked_loads = false;  // load_masked: lanes that are not set are zero, and not read
   typedef float Reg __attribute__((vector_size(16)));
   typedef int32_t Index __attribute__((vector_size(16)));
