@@ -4,6 +4,7 @@
 #include "checks.h"
 #include "core/base/windows.h"
 #include "core/weights/packed.h"
+#include "core/weights/prepare.h"
 
 namespace semisparse::ops {
 
@@ -23,7 +24,7 @@ std::string chosen_algorithm(const at::Tensor& packed, at::IntArrayRef input_siz
                              bool half) {
   check_packed_bytes(packed, "semisparse::chosen_algorithm");
   const at::Tensor bytes = packed.contiguous();
-  const PackedInfo info = inspect_packed(bytes.const_data_ptr<uint8_t>(), bytes.numel());
+  const PackedInfo info = inspect_weights(bytes.const_data_ptr<uint8_t>(), bytes.numel());
   Conv2dGeometry g;
   g.weight = info.shape;
   g.in_h = input_size[0];

@@ -36,12 +36,14 @@ class KernelsAlone {
     const size_t width = static_cast<size_t>(kernels_.max_vectors * kernels_.lanes);
     const size_t size = rows * width;
     for (size_t i = 0; i < size; ++i) panel_.push_back(values[i % values.size()]);
-    sums_.resize(static_cast<size_t>(packed_weight_->groups[0].blocks) * kBlockFilters * width);
+    panel_sums_ = static_cast<size_t>(packed_weight_->groups[0].blocks) * kBlockFilters * width;
+    const size_t together = static_cast<size_t>(im2col_panels_together(*columns_, *packed_weight_));
+    sums_.resize(panel_sums_ * std::min(together, std::max<size_t>(columns_->panels.size(), 1)));
   }
 
   // On packed panels. In the operator each has just been packed, so here all lie in the same place.
   void im2col() {
-    run(*columns_, *packed_weight_,
+    run(*columns_, *packed_weight_, im2col_panels_together(*columns_, *packed_weight_),
         [&](const Panel& panel, const RunBlock& block, const float* init, float* sums, size_t width) {
           kernels_.gemm(panel.vectors, panel_.data(), block, init, sums, width);
         });
@@ -49,7 +51,7 @@ class KernelsAlone {
 
   // On a padded image.
   void direct() {
-    run(*runs_, *direct_weight_,
+    run(*runs_, *direct_weight_, 1,
         [&](const Panel& panel, const RunBlock& block, const float* init, float* sums, size_t width) {
           const float* starts[kMaxVectors];
           for (int v = 0; v < panel.vectors; ++v)
@@ -62,17 +64,21 @@ class KernelsAlone {
 
  private:
   template <class Multiply>
-  void run(const ColumnPlan& plan, const PreparedWeight& weight, Multiply multiply) {
+  void run(const ColumnPlan& plan, const PreparedWeight& weight, int64_t together, Multiply multiply) {
     static const float bias[kBlockFilters] = {};
     const PreparedWeight::Group& group = weight.groups[0];
-    for (const Panel& panel : plan.panels) {
-      const size_t width = static_cast<size_t>(panel.vectors * kernels_.lanes);
+    const size_t panels = plan.panels.size(), step = static_cast<size_t>(together);
+    for (size_t first = 0; first < panels; first += step)
       for (const PreparedWeight::Chunk& chunk : group.chunks)
-        for (int b = 0; b < group.blocks && width > 0; ++b)
-          multiply(panel, weight.blocks[chunk.first_block + static_cast<size_t>(b)],
-                   &chunk == group.chunks.data() ? bias : nullptr,
-                   sums_.data() + static_cast<size_t>(b) * kBlockFilters * width, width);
-    }
+        for (size_t p = first; p < std::min(first + step, panels); ++p) {
+          const Panel& panel = plan.panels[p];
+          const size_t width = static_cast<size_t>(panel.vectors * kernels_.lanes);
+          float* const sums = sums_.data() + (p - first) * panel_sums_;
+          for (int b = 0; b < group.blocks && width > 0; ++b)
+            multiply(panel, weight.blocks[chunk.first_block + static_cast<size_t>(b)],
+                     &chunk == group.chunks.data() ? bias : nullptr,
+                     sums + static_cast<size_t>(b) * kBlockFilters * width, width);
+        }
   }
 
   const RowRunKernels& kernels_;
@@ -80,6 +86,7 @@ class KernelsAlone {
   std::shared_ptr<const PreparedWeight> packed_weight_, direct_weight_;
   DirectLayout layout_;
   std::vector<float> input_;
+  size_t panel_sums_ = 0;  // floats of a panel's sums
   std::vector<float, AlignedAllocator<float>> panel_, sums_;
 };
 

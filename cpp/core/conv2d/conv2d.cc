@@ -125,7 +125,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   constexpr size_t kCapacity = 16;  // sizes, masks and threads that one layer is used with in turn
   constexpr bool half = std::is_same_v<E, Half>;
   if (!info) {
-    const PackedInfo found = inspect_packed(packed, size);
+    const PackedInfo found = inspect_weights(packed, size);
     check_shape(found.shape, g.weight);
     info = found;
   }

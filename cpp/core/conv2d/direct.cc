@@ -110,7 +110,8 @@ void run_panel(const PanelTask<E>& t, const E* image, int64_t skipped, const uin
   for (int v = 0; v < panel.vectors; ++v)
     starts[v] = image + (t.plan->vectors[static_cast<size_t>(panel.first_vector + v)].base - skipped);
   run_blocks(
-      t, block_begin, block_end, kBlockFilters * width, [&](const PreparedWeight::Chunk*) { return nullptr; },
+      t, 1, block_begin, block_end, kBlockFilters * width,
+      [&](int, const PreparedWeight::Chunk*) { return nullptr; },
       [&](std::nullptr_t, const RunBlock& runs, const float* init, float* acc) {
         const uint32_t* const rows =
             runs.rows == nullptr ? nullptr : offsets + (runs.rows - t.weight->rows.data());
@@ -196,8 +197,8 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                      parallel);
       else if (!in_place)
         copy_images(g, kernels, operands.input, first, images, band.rows, channel_floats, copy, parallel);
-      share_panels(images, g.weight.groups, band.panels, weight.groups[0].blocks, parallel,
-                   [&](int64_t n, int64_t group, size_t panel, int block_begin, int block_end) {
+      share_panels(images, g.weight.groups, band.panels, 1, weight.groups[0].blocks, parallel,
+                   [&](int64_t n, int64_t group, size_t panel, int, int block_begin, int block_end) {
                      const PanelTask<E> t{&g,
                                           &weight,
                                           &weight.groups[static_cast<size_t>(group)],

@@ -21,6 +21,10 @@ std::shared_ptr<const ColumnPlan> im2col_plan(const Conv2dGeometry& geometry, co
 template <class E>
 int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double density);
 
+// Panels of a task, if threads have enough of them: weights that leave the L2 cache serve several panels
+// while a chunk of them is near.
+int64_t im2col_panels_together(const ColumnPlan& plan, const PreparedWeight& weight);
+
 // `weight`: prepared with that chunk.
 template <class E>
 void im2col_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const ColumnPlan& plan,

@@ -122,58 +122,66 @@ void store_block(const PanelTask<E>& t, int block, const float* sums, size_t wid
   t.kernels->store(store);
 }
 
-// Blocks [begin, end) of a panel with columns. read(chunk) makes a chunk's rows ready (chunk is null if the
-// group has no weight at all); multiply(rows, runs, init, sums) adds a block's products to `block_sums`
-// floats, starting from `init` (4 values) or, if that is null, from what they hold; finish(block, sums)
-// follows a block's last products at once, so that its stores drain behind the next block's arithmetic.
+// Blocks [begin, end) of so many panels, chunk by chunk: weights are read once for all of them. read(panel,
+// chunk) makes a chunk's rows ready (chunk is null if the group has no weight at all) and comes before the
+// panel's other calls; multiply(rows, runs, init, sums) adds a block's products to `block_sums` floats,
+// starting from `init` (4 values) or, if that is null, from what they hold; finish(block, sums) follows a
+// block's last products at once, so that its stores drain behind the next block's arithmetic.
 template <class E, class Read, class Multiply, class Finish>
-void run_blocks(const PanelTask<E>& t, int begin, int end, size_t block_sums, Read read, Multiply multiply,
-                Finish finish) {
+void run_blocks(const PanelTask<E>& t, int panels, int begin, int end, size_t block_sums, Read read,
+                Multiply multiply, Finish finish) {
   static thread_local AlignedBuffer sum_buffer;
   static thread_local std::vector<char> started;
   static const RunBlock no_rows;
-  const size_t chunks = t.group->chunks.size();
-  float* const sums = sum_buffer.reserve(static_cast<size_t>(end - begin) * block_sums +
+  const size_t chunks = t.group->chunks.size(), blocks = static_cast<size_t>(end - begin);
+  float* const sums = sum_buffer.reserve(static_cast<size_t>(panels) * blocks * block_sums +
                                          static_cast<size_t>(t.kernels->lanes));
-  started.assign(static_cast<size_t>(end - begin), 0);
+  started.assign(blocks, 0);
   char* const begun = started.data();  // finding a variable of the thread costs a call on ARM
   for (size_t i = 0; i < std::max<size_t>(chunks, 1); ++i) {
     const PreparedWeight::Chunk* const chunk = i < chunks ? &t.group->chunks[i] : nullptr;
-    const auto rows = read(chunk);
     const bool last = i + 1 >= chunks;
-    for (int b = begin; b < end; ++b) {
-      const size_t at = static_cast<size_t>(b - begin);
-      float* const acc = sums + at * block_sums;
-      const RunBlock& runs =
-          chunk != nullptr ? t.weight->blocks[chunk->first_block + static_cast<size_t>(b)] : no_rows;
-      const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
-      if (any || (last && !begun[at])) {
-        // Until a block's first rows come, its sums are its bias.
-        float bias[kBlockFilters];
-        if (last && t.to == OutputPlace::far) fetch_outputs(t, b);
-        if (!begun[at]) load_bias(t, b, bias);
-        multiply(rows, runs, begun[at] ? nullptr : bias, acc);
-        begun[at] = 1;
+    for (int p = 0; p < panels; ++p) {
+      const auto rows = read(p, chunk);
+      float* const panel_sums = sums + static_cast<size_t>(p) * blocks * block_sums;
+      for (int b = begin; b < end; ++b) {
+        const size_t at = static_cast<size_t>(b - begin);
+        float* const acc = panel_sums + at * block_sums;
+        const RunBlock& runs =
+            chunk != nullptr ? t.weight->blocks[chunk->first_block + static_cast<size_t>(b)] : no_rows;
+        const bool any = runs.counts[15] != 0 || runs.counts[0] != 0;
+        if (any || (last && !begun[at])) {
+          // Until a block's first rows come, its sums are its bias.
+          float bias[kBlockFilters];
+          if (last && t.to == OutputPlace::far) fetch_outputs(t, b);
+          if (!begun[at]) load_bias(t, b, bias);
+          multiply(rows, runs, begun[at] ? nullptr : bias, acc);
+          if (p + 1 == panels) begun[at] = 1;
+        }
+        if (last) finish(b, acc);
       }
-      if (last) finish(b, acc);
     }
   }
 }
 
-// Calls run(image, group, panel, first block, last block) so that threads have something to do. Columns are
-// the first thing to share out. Where panels are few, so that one more or less would leave threads waiting,
-// filters are too: every share reads the panel for itself. No sum is cut, so the result does not depend on
-// the shares.
+// Calls run(image, group, first panel, panels, first block, last block) so that threads have something to do.
+// Columns are the first thing to share out, `together` panels at a time if that leaves a task for everybody.
+// Where panels are few, so that one more or less would leave threads waiting, filters are too: every share
+// reads the panel for itself. No sum is cut, so the result does not depend on the shares.
 template <class Run>
-void share_panels(int64_t images, int64_t groups, int64_t panels, int blocks, Parallel& parallel, Run run) {
-  const int64_t threads = parallel.threads(), whole = images * groups * panels;
+void share_panels(int64_t images, int64_t groups, int64_t panels, int64_t together, int blocks,
+                  Parallel& parallel, Run run) {
+  const int64_t threads = parallel.threads();
+  const int64_t fewest = std::min(panels, (threads + images * groups - 1) / (images * groups));
+  const int64_t sets = std::max((panels + together - 1) / together, fewest), whole = images * groups * sets;
   int64_t shares = 1;
   if (whole % threads != 0 && whole < 8 * threads) shares = std::clamp<int64_t>(blocks / 4, 1, threads);
   parallel.run(whole * shares, [&](int64_t task) {
-    const int64_t share = task % shares, panel = task / shares % panels;
-    const int64_t group = task / shares / panels % groups, image = task / shares / panels / groups;
-    run(image, group, static_cast<size_t>(panel), static_cast<int>(blocks * share / shares),
-        static_cast<int>(blocks * (share + 1) / shares));
+    const int64_t share = task % shares, set = task / shares % sets;
+    const int64_t group = task / shares / sets % groups, image = task / shares / sets / groups;
+    const int64_t first = panels * set / sets;
+    run(image, group, static_cast<size_t>(first), static_cast<int>(panels * (set + 1) / sets - first),
+        static_cast<int>(blocks * share / shares), static_cast<int>(blocks * (share + 1) / shares));
   });
 }
 

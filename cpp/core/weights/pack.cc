@@ -160,6 +160,7 @@ PackedInfo inspect_packed(const uint8_t* bytes, size_t size) {
   info.kernels = info.dense ? info.shape.out_channels * info.shape.in_channels_per_group : h.kernels;
   info.patterns = h.patterns;
   info.checksum = h.checksum;
+  info.block_rows = (info.nonzeros + 3) / 4;
   return info;
 }
 

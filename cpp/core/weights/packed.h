@@ -30,6 +30,9 @@ struct PackedInfo {
   int64_t patterns = 0;   // distinct non-empty kernel shapes
   bool dense = false;     // stored without indices because that is smaller
   uint64_t checksum = 0;  // of the packed bytes: tells weights apart
+  // Rows of im2col that blocks of 4 filters use, a row once for each block. inspect_packed, which does not
+  // read the weights, takes it that 4 filters share each; inspect_weights (prepare.h) counts.
+  int64_t block_rows = 0;
 };
 
 // `weight`: elements() floats, contiguous in (OC, IC/groups, KH, KW) order. Every weight whose bits are not

@@ -277,6 +277,32 @@ std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_
   return out;
 }
 
+PackedInfo inspect_weights(const uint8_t* bytes, size_t size) {
+  PackedInfo info = inspect_packed(bytes, size);
+  if (info.dense) return info;
+  const PayloadView view = checked_payload(bytes, size);
+  struct Count final : KernelVisitor {
+    int64_t rows = 0, taps = 0, channels = 0, per_group = 0, group_blocks = 0;
+    std::vector<uint8_t> used;  // [block][channel][tap]
+    void kernel(int64_t, int64_t position, int64_t channel, const uint16_t* tap, int count,
+                const float* w) override {
+      const int64_t block = position / per_group * group_blocks + position % per_group / kBlockFilters;
+      uint8_t* const seen = &used[static_cast<size_t>((block * channels + channel) * taps)];
+      for (int i = 0; i < count; ++i)
+        if (w[i] != 0.0f && seen[tap[i]] == 0) seen[tap[i]] = 1, ++rows;
+    }
+  } counts;
+  const WeightShape& shape = info.shape;
+  counts.taps = shape.taps();
+  counts.channels = shape.in_channels_per_group;
+  counts.per_group = shape.out_channels / shape.groups;
+  counts.group_blocks = (counts.per_group + kBlockFilters - 1) / kBlockFilters;
+  counts.used.resize(static_cast<size_t>(shape.groups * counts.group_blocks * counts.channels * counts.taps));
+  visit_kernels(view, counts);
+  info.block_rows = counts.rows;
+  return info;
+}
+
 int64_t fullest_filter(const uint8_t* bytes, size_t size) {
   const PayloadView view = checked_payload(bytes, size);
   struct Count final : KernelVisitor {

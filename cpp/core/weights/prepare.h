@@ -63,6 +63,9 @@ struct KernelPlanes {
 // `chunk_channels`: channels (with all their taps) in a chunk, at least 1.
 std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels,
                                                      const KernelPlanes& planes = {});
+// What inspect_packed says, and what takes reading the weights.
+PackedInfo inspect_weights(const uint8_t* bytes, size_t size);
+
 // Products that an output pixel of the filter with the most weights is the sum of.
 int64_t fullest_filter(const uint8_t* bytes, size_t size);
 

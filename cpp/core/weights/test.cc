@@ -58,6 +58,25 @@ TEST_CASE("unpack is the exact inverse of pack, bit for bit") {
   }
 }
 
+TEST_CASE("rows of blocks are counted as they are prepared") {
+  Random r(11);
+  int counted = 0;
+  for (int i = 0; i < 200; ++i) {
+    const WeightShape s = draw_shape(r);
+    const auto w = r.weight(s);
+    const auto packed = pack_weight(w.data(), s);
+    const PackedInfo info = inspect_weights(packed.data(), packed.size());
+    CHECK(info.nonzeros == inspect_packed(packed.data(), packed.size()).nonzeros);
+    if (info.dense) continue;
+    ++counted;
+    const auto prepared = prepare_packed(packed.data(), packed.size(), 1);
+    int64_t rows = 0;
+    for (const RunBlock& block : prepared->blocks) rows += static_cast<int64_t>(count_rows(block));
+    CHECK(info.block_rows == rows);
+  }
+  CHECK(counted > 20);
+}
+
 TEST_CASE("the bytes are the same on every machine") {
   const float w[9] = {0, 1, 0, 0, 2, 0, 0, 0, 3};
   const auto packed = pack_weight(w, {1, 1, 3, 3, 1});
