@@ -1,6 +1,7 @@
 """Threads: torch's setting is followed, results do not depend on it, and several callers do not disturb each
 other."""
 
+import contextlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,11 @@ def test_work_is_done_by_as_many_threads_as_torch_is_set_to(ops, threads):
     def cpu_time():
         ticks = {}
         for task in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{task}/schedstat") as file:
+            # A thread that an earlier test left behind may end between the two.
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                open(f"/proc/self/task/{task}/schedstat") as file,
+            ):
                 ticks[task] = int(file.read().split()[0])
         return ticks
 
