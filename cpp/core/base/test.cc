@@ -91,7 +91,7 @@ TEST_CASE(
     "ThreadPool: the caller and more workers than processors fall asleep and are woken, again and again") {
   ThreadPool pool(static_cast<int>(std::thread::hardware_concurrency()) + 1);  // so that nobody spins
   std::atomic<int64_t> tasks{0};
-  const int64_t rounds = 200000;
+  const int64_t rounds = 600000 / pool.threads() / 5 * 5;
   for (int64_t round = 0; round < rounds; ++round)
     pool.run(3 + round % 5, [&](int64_t i) {
       for (int64_t k = (round * 7 + i * 13) % 50; k > 0; --k) asm volatile("" ::"r"(k));

@@ -14,7 +14,6 @@
 #include "core/base/error.h"
 #include "core/conv2d/direct.h"
 #include "core/conv2d/padded_input.h"
-#include "core/cpu/cpu.h"
 #include "core/depthwise/depthwise.h"
 #include "core/row_run/row_run.h"
 #include "core/winograd/winograd.h"
@@ -88,7 +87,7 @@ double im2col_cost(const Conv2dGeometry& g, const PackedInfo& w, int64_t kept) {
                n = static_cast<double>(w.nonzeros);
   // A padded copy that leaves the L2 cache is read from the next one. (Smaller ones are in the factors.)
   const double copied = static_cast<double>(g.in_channels() * padded_plane(g));
-  const bool far = g.pad_h + g.pad_w > 0 && sizeof(E) * copied > static_cast<double>(cpu_info().l2_bytes);
+  const bool far = g.pad_h + g.pad_w > 0 && leaves_l2<E>(g.in_channels() * padded_plane(g));
   // Short runs and chunks that leave the cache make sparse weights dearer.
   return kElement<E> * ((dense ? 1.0 : 1.05) * n * columns + scattered_cost<E>(w, columns) +
                         kPack * rows * columns + (far ? kCopy * copied : 0.0)) +

@@ -76,9 +76,9 @@ void check_shape(const WeightShape& found, const WeightShape& expected) {
 // What prepared weights depend on: channels in a chunk; for Winograd also its tile (else 0), the stride and
 // the order of its planes.
 struct PreparedKey {
-  int chunk, tile;
-  int64_t stride_h, stride_w;
-  int together, full_blocks;
+  int chunk = 0, tile = 0;
+  int64_t stride_h = 0, stride_w = 0;
+  int together = 0, full_blocks = 0;
   bool operator<(const PreparedKey& o) const {
     return std::tie(chunk, tile, stride_h, stride_w, together, full_blocks) <
            std::tie(o.chunk, o.tile, o.stride_h, o.stride_w, o.together, o.full_blocks);
@@ -168,11 +168,11 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   } else if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan<E>(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements(), threads);
     const int chunk = im2col_chunk<E>(g, *plan->columns, density);
-    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest), 0, 0, 0, 0, 0}, packed, size, {});
+    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest)}, packed, size, {});
   } else if (plan->algorithm == Algorithm::direct) {
     plan->columns = direct_plan<E>(g, mask, threads);
     const int chunk = direct_chunk<E>(g, *plan->columns, density);
-    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest), 0, 0, 0, 0, 0}, packed, size, {});
+    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest)}, packed, size, {});
     plan->layout = direct_layout<E>(g, *plan->weight, *plan->columns);
   } else {
     const int tile = plan->algorithm == Algorithm::winograd4 ? 4 : 2;

@@ -73,11 +73,14 @@ PackedChunk<E> pack_chunk(const Task<E>& t, const PreparedWeight::Chunk& chunk) 
   return packed;
 }
 
-// Floats of a block's sums over a panel: its vectors, a vector for what the tail comes to, and the tail's
-// own.
+// Floats of a filter's sums over a panel: its vectors, and one for what the tail comes to.
+size_t panel_width(const Panel& panel, int lanes) {
+  return static_cast<size_t>((panel.vectors + (panel.tail > 0 ? 1 : 0)) * lanes);
+}
+
+// Of a block's, with the tail's own.
 size_t block_sums(const Panel& panel, int lanes) {
-  const int vectors = panel.vectors + (panel.tail > 0 ? 1 : 0);
-  return static_cast<size_t>((kBlockFilters * vectors + panel.tail) * lanes);
+  return kBlockFilters * panel_width(panel, lanes) + static_cast<size_t>(panel.tail * lanes);
 }
 
 // `count` panels from the task's on.
@@ -92,7 +95,7 @@ void run_panels(Task<E> t, int count, int block_begin, int block_end) {
       t, count, block_begin, block_end, most_sums,
       [&](int p, const PreparedWeight::Chunk* chunk) {
         t.panel = panels + p;
-        width = static_cast<size_t>(t.panel->vectors + (t.panel->tail > 0 ? 1 : 0)) * lanes;
+        width = panel_width(*t.panel, kernels.lanes);
         return chunk != nullptr && width > 0 ? pack_chunk(t, *chunk) : PackedChunk<E>{};
       },
       [&](const PackedChunk<E>& packed, const RunBlock& runs, const float* init, float* acc) {

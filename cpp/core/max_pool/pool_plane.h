@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/max_pool/kernels.h"
+#include "core/simd/fetch.h"
 
 namespace semisparse {
 
@@ -90,15 +91,6 @@ struct MaxPool {
     reduce_columns<Stride, 0>(row, taps, dilation, width, out);
   }
 
-  // Input from further than the L2 cache: the hardware prefetcher of x86 stops at every page, so what a row
-  // of windows adds to the input is fetched some 200 ns before it is read. On ARM it would cost instructions,
-  // unmeasured.
-  static SEMISPARSE_INLINE void fetch(const float* from, int64_t count) {
-    constexpr int64_t ahead = 2048;
-    if constexpr (S::rows_per_step > 1)
-      for (int64_t x = 0; x < count; x += 16) __builtin_prefetch(from + ahead + x);
-  }
-
   static void pool(const MaxPoolArgs& a) {
     const MaxPool2dGeometry& g = *a.geometry;
     const int64_t length = a.row_length, out_w = a.out_w;
@@ -119,7 +111,10 @@ struct MaxPool {
         for (int64_t x = 0; x < out_w; ++x) out[x] = -__builtin_inff();
         continue;
       }
-      if (a.row_stride == g.in_w) fetch(a.in + start * a.row_stride, g.stride_h * g.in_w);
+      // Input from further than the L2 cache: the hardware prefetcher stops at every page, so what a row of
+      // windows adds to the input is fetched some 200 ns before it is read.
+      constexpr int64_t ahead = 2048;
+      if (a.row_stride == g.in_w) fetch<S, 3>(a.in + start * a.row_stride + ahead, g.stride_h * g.in_w);
       reduce_rows(a.in + start * a.row_stride, g.dilation_h * a.row_stride, rows, g.in_w, image);
       if (g.stride_w == 1) {
         reduce_columns<1>(row, g.kernel_w, g.dilation_w, out_w, out);

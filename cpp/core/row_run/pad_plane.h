@@ -5,17 +5,9 @@
 #include <cstdint>
 
 #include "core/row_run/row_run.h"
+#include "core/simd/fetch.h"
 
 namespace semisparse {
-
-// A few rows of one plane are too short a stream for the hardware prefetcher of x86. On ARM it would cost
-// instructions, unmeasured.
-template <class S>
-SEMISPARSE_INLINE void fetch(const typename S::Elem* from, int64_t count) {
-  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(typename S::Elem));
-  if constexpr (S::rows_per_step > 1)
-    for (int64_t x = 0; x < count; x += line) __builtin_prefetch(from + x, 0, 2);
-}
 
 template <class S>
 void pad_plane(const PadArgs<typename S::Elem>& a) {
@@ -45,7 +37,8 @@ void pad_plane(const PadArgs<typename S::Elem>& a) {
       for (int64_t x = 0; x < width; ++x) pixels[x] = from[x * stride_w];
       continue;
     }
-    if (next != nullptr) fetch<S>(next + y * stride_h, width);
+    // A few rows of one plane are too short a stream for the hardware prefetcher.
+    if (next != nullptr) fetch<S, 2>(next + y * stride_h, width);
     const Elem* const end = from + whole;
     for (; end - from >= 4 * S::lanes; from += 4 * S::lanes, pixels += 4 * S::lanes) {
       const auto v0 = S::loadu(from), v1 = S::loadu(from + S::lanes);

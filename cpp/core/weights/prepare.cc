@@ -159,7 +159,14 @@ void finish_planes(const std::vector<std::vector<float>>& planes, const KernelPl
     const auto start = plane.begin() + static_cast<ptrdiff_t>(at);
     out->weights.insert(out->weights.end(), start, start + static_cast<ptrdiff_t>(count));
   };
-  const size_t half = static_cast<size_t>(order.full_blocks / 2);
+  // Each half of the full blocks from i on, row by row.
+  const auto append_full = [&](const std::vector<float>& plane, size_t i) {
+    const size_t half = static_cast<size_t>(order.full_blocks / 2);
+    for (const size_t begin : {i, i + half})
+      for (size_t r = 0; r < count_rows(out->blocks[i]); ++r)
+        for (size_t k = begin; k < begin + half; ++k)
+          append(plane, from[k] + r * kBlockFilters, kBlockFilters);
+  };
   for (int first = 0; first < group.blocks; first += order.together) {
     const size_t begin = out->weights.size();
     for (const auto& plane : planes) {
@@ -169,10 +176,7 @@ void finish_planes(const std::vector<std::vector<float>>& planes, const KernelPl
           const size_t i = chunk.first_block + static_cast<size_t>(b);
           if (&plane == &planes[0]) to[i] = out->weights.size();
           if (out->full[i]) {
-            for (const size_t begin_half : {i, i + half})
-              for (size_t r = 0; r < count_rows(out->blocks[i]); ++r)
-                for (size_t k = begin_half; k < begin_half + half; ++k)
-                  append(plane, from[k] + r * kBlockFilters, kBlockFilters);
+            append_full(plane, i);
             b += order.full_blocks;
           } else {
             append(plane, from[i], count_weights(out->blocks[i]));
