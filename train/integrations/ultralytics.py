@@ -48,6 +48,7 @@ from semisparse.recipe import Recipe
 from semisparse.sized import SizedModel
 from semisparse.train.batch_norm import reestimate
 from semisparse.train.classify import BN_MEMORY
+from semisparse.train.distillation import detection_divergence
 from semisparse.train.sparsifier import Sparsifier
 
 # Ultralytics installs what it misses with pip, by itself; that may replace the torch that semisparse fits.
@@ -57,6 +58,7 @@ from ultralytics import YOLO  # isort: skip
 from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.data import build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionPredictor, DetectionTrainer, DetectionValidator
+from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules import Conv, RepConv, RepVGGDW
 from ultralytics.nn.modules.conv import Conv2
 from ultralytics.nn.modules.head import Detect, v10Detect
@@ -127,14 +129,77 @@ def _norms_hidden(model: nn.Module, which: Callable[[Conv], bool]) -> Iterator[N
             module.bn = norm
 
 
+class OutputDistillation(DistillationModel):
+    """Student and teacher whose scores and boxes are compared, and their features where both are as wide.
+
+    Ultralytics compares features alone, through a projector that starts at random. A sparse copy of its
+    teacher has nearly the teacher's features: learning the projector pulls them away from there first.
+
+    The loss is `dis` times the sum of the divergences (`detection_divergence`), with the gains `cls` and
+    `dfl` of the detection loss, and `FEATURES` times the features' mean squared differences.
+    """
+
+    FEATURES = 0.1
+
+    def loss(self, batch: dict, preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.training:
+            return super().loss(batch, preds)
+        images = batch["img"]
+        with torch.no_grad():
+            theirs = self.teacher_model(images)
+        ours = self.student_model(images)
+        loss, items = self.student_model.loss(batch, ours)
+        gains, distance = self.student_model.args, torch.zeros(1, device=images.device)
+        for student, teacher in zip(_branches(ours), _branches(theirs), strict=True):
+            scores, boxes, weights = detection_divergence(student, teacher)
+            distance = distance + gains.cls * scores + gains.dfl * boxes
+        # Hooks have kept each level's features; `weights` has the cells of all levels in a row.
+        pairs = [(self._student_feats[i], self._teacher_feats[i]) for i in range(len(self.feats_idx) - 1)]
+        cells = weights.split([theirs.shape[2:].numel() for _, theirs in pairs], dim=1)
+        for (ours, theirs), weight in zip(pairs, cells, strict=True):
+            if ours.shape == theirs.shape:
+                squares = (ours.float() - theirs.float()).square().mean(1).flatten(1)
+                distance = distance + self.FEATURES * (squares * weight).sum() / weight.sum().clamp(min=1e-9)
+        distance = self.dis * distance
+        items["dis_loss"] = distance.detach()
+        return torch.cat([loss, distance * len(images)]), items
+
+
+def _branches(outputs: Any) -> list[dict[str, Tensor]]:
+    """What each branch of a head gives, before decoding: one, or two if it can do without suppression."""
+    outputs = outputs[1] if isinstance(outputs, tuple) else outputs  # decoded boxes come first in eval mode
+    return [outputs[name] for name in ("one2many", "one2one")] if "one2many" in outputs else [outputs]
+
+
+def _check_teacher(teacher: nn.Module, student: nn.Module) -> None:
+    """Outputs are compared one by one: both heads must give the same."""
+    teacher, student = teacher.model[-1], student.model[-1]
+    if teacher.nc != student.nc:
+        raise ValueError(
+            f"the teacher to distil from knows {teacher.nc} classes, the data has {student.nc}; "
+            "train the teacher on the same data first"
+        )
+    for name, of in (
+        ("steps of a box's side", lambda head: head.reg_max),
+        ("branches", lambda head: 1 if getattr(head, "one2one_cv2", None) is None else 2),
+        ("strides", lambda head: head.stride.tolist()),
+    ):
+        if of(teacher) != of(student):
+            raise ValueError(
+                f"the teacher's head has {of(teacher)} {name}, the student's {of(student)}; distil from a "
+                "detector with the same kind of head, such as the dense network itself"
+            )
+
+
 class SparseDetectionTrainer(DetectionTrainer):
     """Ultralytics' trainer with a `Sparsifier`: `model.train(trainer=SparseDetectionTrainer, recipe=...)`.
 
     `recipe` is a `Recipe`, its dictionary, a YAML file or the name of a shipped one. Everything else is
-    Ultralytics': `distill_model` distils from a dense network, `resume` continues (the recipe comes from the
-    checkpoint). A last layer of the head, DFL, and branches that are merged for deployment stay dense unless
-    the recipe names them. `best.pt` is chosen among epochs at full sparsity only. If columns are removed,
-    pictures stay in their place: augmentation that moves them is off unless its option is given.
+    Ultralytics': `distill_model` distils from a dense network, a file or a run, with the weight `dis` (see
+    `OutputDistillation`), `resume` continues (the recipe comes from the checkpoint). A last layer of the
+    head, DFL, and branches that are merged for deployment stay dense unless the recipe names them. `best.pt`
+    is chosen among epochs at full sparsity only. If columns are removed, pictures stay in their place:
+    augmentation that moves them is off unless its option is given.
 
     Raises:
         ValueError: no recipe, or one that does not fit the network; a network of another task; options that
@@ -149,6 +214,8 @@ class SparseDetectionTrainer(DetectionTrainer):
         self.recipe = self._recipe(given, getattr(self.args, "recipe", None))
         # Part of the arguments from here on: checkpoints keep them, and DDP hands them to its processes.
         self.args.recipe = self.recipe.to_dict()
+        if isinstance(self.args.distill_model, (str, os.PathLike)):
+            self.args.distill_model = str(_checkpoint_in(Path(self.args.distill_model)))
         if not self.resume and self.recipe.removes_columns:
             self._keep_in_place(set(overrides))
         for name, why in (
@@ -197,6 +264,16 @@ class SparseDetectionTrainer(DetectionTrainer):
         return _unwrap(self.model)
 
     # -- setup ----------------------------------------------------------------------------------------------
+    def set_model_attributes(self) -> None:
+        super().set_model_attributes()
+        if self.args.distill_model is None:
+            return
+        wrapped = isinstance(self.model, DistillationModel)  # as it is in a run that is resumed
+        student = self.model.student_model if wrapped else self.model
+        teacher = self.model.teacher_model if wrapped else load(self.args.distill_model)
+        _check_teacher(teacher, student)
+        self.model = OutputDistillation(teacher, student)
+
     def get_model(self, cfg=None, weights=None, verbose: bool = True) -> SparseDetectionModel:
         model = SparseDetectionModel(
             cfg, nc=self.data["nc"], ch=self.data.get("channels", 3), verbose=verbose and RANK == -1

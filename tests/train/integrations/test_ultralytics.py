@@ -345,11 +345,61 @@ def test_distillation_trains_the_student_only(train, tmp_path):
     detector = YOLO(yolo.network(tmp_path))
     detector.model.args = {"imgsz": 64}
     detector.save(teacher)
-    train(distill_model=str(teacher))
+    trained = train(distill_model=str(teacher)).trainer.model
+    assert isinstance(trained, integration.OutputDistillation)
+    taught, saved = trained.teacher_model.state_dict(), integration.load(teacher).state_dict()
+    assert all(torch.equal(taught[name], value) for name, value in saved.items())
     student = integration.load(tmp_path / "run")
     assert len(masking.masked_modules(student)) == 10
     assert sum(p.numel() for p in student.parameters()) == sum(p.numel() for p in detector.model.parameters())
     integration.convert(tmp_path / "run")
+
+
+def test_distillation_is_the_distance_of_outputs_and_features(tmp_path):
+    teacher = randomize(YOLO(yolo.network(tmp_path)).model)
+    nn.init.zeros_(teacher.model[-1].cv3[0][-1].bias)  # objects are not improbable
+    student = copy.deepcopy(teacher)
+    student.args = integration.DEFAULT_CFG
+    student.requires_grad_(True)
+    pair = integration.OutputDistillation(teacher, student)
+    labels = {"batch_idx": torch.tensor([0.0, 1.0]), "cls": torch.tensor([[0.0], [2.0]])}
+    boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.3, 0.6, 0.2, 0.5]])
+    batch = {"img": torch.rand(2, 3, 64, 64), "bboxes": boxes, **labels}
+
+    def distance():
+        pair.train()
+        for module in student.modules():  # statistics of the batch would differ from the teacher's
+            module.training &= not isinstance(module, nn.BatchNorm2d)
+        loss, items = pair(batch)
+        assert loss.shape == (4,) and loss[-1].item() == pytest.approx(2 * items["dis_loss"].item())
+        return loss[-1]
+
+    assert distance().item() == pytest.approx(0, abs=1e-4)
+    weights = [student.model[1].conv.weight, student.model[6].cv3[0][-1].weight]
+    with torch.no_grad():
+        for weight in weights:
+            weight += 0.3 * weight.std() * torch.randn_like(weight)
+    before = distance()
+    before.backward()
+    with torch.no_grad():
+        for weight in weights:
+            weight -= 1e-3 * weight.norm() * weight.grad / weight.grad.norm()
+    assert 1e-3 < distance().item() < before.item()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [("yolov8n.yaml", "knows 80 classes, the data has 3"), ("yolov10n.yaml", "2 branches, the student's 1")],
+)
+def test_teachers_with_other_outputs_are_refused(train, tmp_path, teacher, message):
+    model = integration.DetectionModel(teacher, nc=80 if "v8" in teacher else 3, verbose=False)
+    model.args = {"imgsz": 64}
+    detector = YOLO(teacher)
+    detector.model = model
+    detector.save(tmp_path / "teacher.pt")
+    with pytest.raises(ValueError, match=message):
+        train(distill_model=str(tmp_path / "teacher.pt"))
 
 
 # -- what is refused -----------------------------------------------------------------------------------------
