@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         help="change fields of the recipe's _default, e.g. columns.granularity=run16",
     )
     model.add_argument(
-        "--distill", metavar="FILE", help="learn from the features of this (dense) checkpoint too"
+        "--distill", metavar="FILE", help="learn from the outputs of this (dense) checkpoint or run too"
     )
 
     training = result.add_argument_group("training")
@@ -90,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
         help="sizes that model.safetensors holds beside the trained one",
     )
     run.add_argument("--device", default="cpu", help="cpu, or GPUs: 0, or 0,1")
-    run.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
+    run.add_argument(
+        "--amp", action="store_true", help="mixed precision; on a CPU bfloat16, with a recipe only"
+    )
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--quiet", action="store_true")
     return result

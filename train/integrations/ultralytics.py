@@ -95,9 +95,17 @@ class SparseDetectionModel(DetectionModel):
     Attributes:
         sparsity: {"recipe": dict, "imgsz": int, "state": dict or None}: what the network was trained with,
             and the `Sparsifier`'s state in a checkpoint that can be resumed; None if it was never sparse.
+        mixed_precision: whether it trains with bfloat16 autocast, on a CPU; outputs are float32 all the same.
     """
 
     sparsity: dict | None = None
+    mixed_precision: bool = False
+
+    def _predict_once(self, *args: Any, **kwargs: Any) -> Any:
+        if not (self.mixed_precision and self.training):
+            return super()._predict_once(*args, **kwargs)
+        with torch.autocast("cpu", torch.bfloat16):
+            return _float32(super()._predict_once(*args, **kwargs))
 
     def fuse(self, verbose: bool = True, imgsz: int | list[int] = 640) -> SparseDetectionModel:
         """Fuse as Ultralytics does, except convolutions with a column mask.
@@ -108,6 +116,15 @@ class SparseDetectionModel(DetectionModel):
             super().fuse(verbose=False, imgsz=imgsz)
         self.info(verbose=verbose, imgsz=imgsz)
         return self
+
+
+def _float32(outputs: Any) -> Any:
+    """Every tensor of a network's outputs in float32: losses need its precision."""
+    if isinstance(outputs, dict):
+        return {name: _float32(output) for name, output in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        return type(outputs)(_float32(output) for output in outputs)
+    return outputs.float() if isinstance(outputs, Tensor) else outputs
 
 
 @contextlib.contextmanager
@@ -145,7 +162,8 @@ class OutputDistillation(DistillationModel):
         if not self.training:
             return super().loss(batch, preds)
         images = batch["img"]
-        with torch.no_grad():
+        mixed = getattr(self.student_model, "mixed_precision", False)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             theirs = self.teacher_model(images)
         ours = self.student_model(images)
         loss, items = self.student_model.loss(batch, ours)
@@ -198,8 +216,8 @@ class SparseDetectionTrainer(DetectionTrainer):
     Ultralytics': `distill_model` distils from a dense network, a file or a run, with the weight `dis` (see
     `OutputDistillation`), `resume` continues (the recipe comes from the checkpoint). A last layer of the
     head, DFL, and branches that are merged for deployment stay dense unless the recipe names them. `best.pt`
-    is chosen among epochs at full sparsity only. If columns are removed, pictures stay in their place:
-    augmentation that moves them is off unless its option is given.
+    is chosen among epochs at full sparsity only. `amp=True` on a CPU is bfloat16. If columns are removed,
+    pictures stay in their place: augmentation that moves them is off unless its option is given.
 
     Raises:
         ValueError: no recipe, or one that does not fit the network; a network of another task; options that
@@ -211,6 +229,8 @@ class SparseDetectionTrainer(DetectionTrainer):
         overrides = dict(overrides or {})
         given = as_recipe(overrides.pop("recipe", None))
         super().__init__(cfg, overrides, _callbacks)
+        if not self.resume and "amp" not in overrides and self.device.type == "cpu":
+            self.args.amp = False  # which it is there for Ultralytics, whose default is True
         self.recipe = self._recipe(given, getattr(self.args, "recipe", None))
         # Part of the arguments from here on: checkpoints keep them, and DDP hands them to its processes.
         self.args.recipe = self.recipe.to_dict()
@@ -266,6 +286,8 @@ class SparseDetectionTrainer(DetectionTrainer):
     # -- setup ----------------------------------------------------------------------------------------------
     def set_model_attributes(self) -> None:
         super().set_model_attributes()
+        # Ultralytics' own mixed precision is for GPUs.
+        self.network.mixed_precision = self.device.type == "cpu" and self.args.amp not in (False, "fp32")
         if self.args.distill_model is None:
             return
         wrapped = isinstance(self.model, DistillationModel)  # as it is in a run that is resumed

@@ -355,6 +355,21 @@ def test_distillation_trains_the_student_only(train, tmp_path):
     integration.convert(tmp_path / "run")
 
 
+def test_mixed_precision_on_a_cpu_is_bfloat16_and_only_in_training(train):
+    assert train().trainer.args.amp is False  # unless it is asked for
+    network = train(amp=True).trainer.network
+    seen = {}
+    handle = network.model[0].conv.register_forward_hook(lambda module, x, y: seen.update(dtype=y.dtype))
+    images = torch.rand(2, 3, 64, 64)
+    outputs = network.train()(images)
+    assert seen["dtype"] == torch.bfloat16
+    assert outputs["boxes"].dtype == outputs["scores"].dtype == torch.float32
+    network.eval()(images)
+    assert seen["dtype"] == torch.float32
+    handle.remove()
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
 def test_distillation_is_the_distance_of_outputs_and_features(tmp_path):
     teacher = randomize(YOLO(yolo.network(tmp_path)).model)
     nn.init.zeros_(teacher.model[-1].cv3[0][-1].bias)  # objects are not improbable
@@ -386,6 +401,22 @@ def test_distillation_is_the_distance_of_outputs_and_features(tmp_path):
             weight -= 1e-3 * weight.norm() * weight.grad / weight.grad.norm()
     assert 1e-3 < distance().item() < before.item()
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_distillation_is_resumed(train, tmp_path):
+    teacher = YOLO(yolo.network(tmp_path))
+    teacher.model.args = {"imgsz": 64}
+    (tmp_path / "dense" / "weights").mkdir(parents=True)
+    teacher.save(tmp_path / "dense" / "weights" / "best.pt")
+    interrupted = YOLO(yolo.network(tmp_path))
+    interrupted.add_callback("on_model_save", stop_after_saving)
+    with pytest.raises(InterruptedError):
+        train(model=interrupted, val=False, distill_model=str(tmp_path / "dense"), amp=True)
+    resumed = YOLO(tmp_path / "run" / "weights" / "last.pt")
+    resumed.train(trainer=integration.SparseDetectionTrainer, resume=True, val=False)
+    assert isinstance(resumed.trainer.model, integration.OutputDistillation)
+    assert resumed.trainer.network.mixed_precision
+    assert resumed.trainer.sparsifier.finalized
 
 
 @pytest.mark.parametrize(
