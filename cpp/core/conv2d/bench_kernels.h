@@ -25,9 +25,11 @@ class KernelsAlone {
     const PackedInfo info = inspect_packed(packed.data(), packed.size());
     const double density = static_cast<double>(info.nonzeros) / static_cast<double>(info.shape.elements());
     columns_ = im2col_plan<float>(g, mask, /*dense=*/false);  // a tail has kernels of its own
-    packed_weight_ = prepare_packed(packed.data(), packed.size(), im2col_chunk<float>(g, *columns_, density));
+    packed_weight_ =
+        prepare_packed(packed.data(), packed.size(),
+                       {im2col_chunk<float>(g, *columns_, density), im2col_equal_runs<float>(*columns_)});
     runs_ = direct_plan<float>(g, mask);
-    direct_weight_ = prepare_packed(packed.data(), packed.size(), direct_chunk<float>(g, *runs_, density));
+    direct_weight_ = prepare_packed(packed.data(), packed.size(), {direct_chunk<float>(g, *runs_, density)});
     layout_ = direct_layout<float>(g, *direct_weight_, *runs_);
     input_.resize(input_.size() + static_cast<size_t>(kernels_.lanes));
     size_t rows = 0;

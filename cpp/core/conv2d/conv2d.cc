@@ -73,15 +73,17 @@ void check_shape(const WeightShape& found, const WeightShape& expected) {
 
 }  // namespace
 
-// What prepared weights depend on: channels in a chunk; for Winograd also its tile (else 0), the stride and
-// the order of its planes.
+// What prepared weights depend on: channels in a chunk and its runs; for Winograd also its tile (else 0), the
+// stride and the order of its planes.
 struct PreparedKey {
-  int chunk = 0, tile = 0;
+  int chunk = 0;
+  bool equal_runs = false;
+  int tile = 0;
   int64_t stride_h = 0, stride_w = 0;
   int together = 0, full_blocks = 0;
   bool operator<(const PreparedKey& o) const {
-    return std::tie(chunk, tile, stride_h, stride_w, together, full_blocks) <
-           std::tie(o.chunk, o.tile, o.stride_h, o.stride_w, o.together, o.full_blocks);
+    return std::tie(chunk, equal_runs, tile, stride_h, stride_w, together, full_blocks) <
+           std::tie(o.chunk, o.equal_runs, o.tile, o.stride_h, o.stride_w, o.together, o.full_blocks);
   }
 };
 
@@ -115,7 +117,7 @@ const std::shared_ptr<const PreparedWeight>& PackedWeight::Impl::prepare(const P
                                                                          const uint8_t* packed, size_t size,
                                                                          const KernelPlanes& planes) {
   auto& entry = prepared[key];
-  if (entry == nullptr) entry = prepare_packed(packed, size, key.chunk, planes);
+  if (entry == nullptr) entry = prepare_packed(packed, size, {key.chunk, key.equal_runs}, planes);
   return entry;
 }
 
@@ -168,7 +170,8 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
   } else if (plan->algorithm == Algorithm::im2col) {
     plan->columns = im2col_plan<E>(g, mask, 100 * info->nonzeros >= 99 * info->shape.elements(), threads);
     const int chunk = im2col_chunk<E>(g, *plan->columns, density);
-    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest)}, packed, size, {});
+    plan->weight = prepare({limit_chunk<E>(chunk, g.weight, fullest), im2col_equal_runs<E>(*plan->columns)},
+                           packed, size, {});
   } else if (plan->algorithm == Algorithm::direct) {
     plan->columns = direct_plan<E>(g, mask, threads);
     const int chunk = direct_chunk<E>(g, *plan->columns, density);
@@ -181,9 +184,9 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
                                  static_cast<int32_t>(g.out_w()), mask,
                                  {kernels.lanes, kernels.max_vectors, 0, threads});
     const KernelPlanes planes = winograd_weight_planes(g, *plan->tiles);
-    plan->weight = prepare(
-        {winograd_chunk(g, *plan->tiles), tile, g.stride_h, g.stride_w, planes.together, planes.full_blocks},
-        packed, size, planes);
+    plan->weight = prepare({winograd_chunk(g, *plan->tiles), false, tile, g.stride_h, g.stride_w,
+                            planes.together, planes.full_blocks},
+                           packed, size, planes);
   }
   plans.push_front(plan);
   if (plans.size() > kCapacity) plans.pop_back();

@@ -133,6 +133,12 @@ int im2col_chunk(const Conv2dGeometry& g, const ColumnPlan& plan, double density
   return static_cast<int>(std::min(channels, 65535 / g.weight.taps()));
 }
 
+template <class E>
+bool im2col_equal_runs(const ColumnPlan& plan) {
+  const BasicRowRunKernels<E>& kernels = kernels_for<E>();
+  return kernels.equal_runs && plan.widest < kernels.max_vectors;
+}
+
 int64_t im2col_panels_together(const ColumnPlan& plan, const PreparedWeight& weight) {
   const double weights = static_cast<double>(weight.weights.size() / weight.groups.size());
   if (plan.panels.empty() || !leave_cache(weights)) return 1;
@@ -192,6 +198,7 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
   template std::shared_ptr<const ColumnPlan> im2col_plan<E>(const Conv2dGeometry&, const uint8_t*, bool, \
                                                             int);                                        \
   template int im2col_chunk<E>(const Conv2dGeometry&, const ColumnPlan&, double);                        \
+  template bool im2col_equal_runs<E>(const ColumnPlan&);                                                 \
   template void im2col_conv2d(const Conv2dGeometry&, const PreparedWeight&, const ColumnPlan&,           \
                               const BasicConv2dOperands<E>&, Parallel&);
 SEMISPARSE_INSTANTIATE(float)

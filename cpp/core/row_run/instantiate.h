@@ -23,6 +23,7 @@
                                         set_::Vec::lanes,                   \
                                         set_::Vec::max_vectors,             \
                                         TailKernel<set_::Vec>::max_columns, \
+                                        set_::Vec::equal_runs,              \
                                         gemm<set_::Vec>,                    \
                                         gemm_direct<set_::Vec>,             \
                                         FullBlocks<set_::Vec>::blocks,      \
@@ -45,6 +46,7 @@
                                       isa_::Vec::lanes,                    \
                                       isa_::Vec::max_vectors,              \
                                       0,                                   \
+                                      isa_::Vec::equal_runs,               \
                                       gemm<isa_::Vec>,                     \
                                       gemm_direct<isa_::Vec>,              \
                                       0,                                   \

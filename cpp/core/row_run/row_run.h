@@ -119,7 +119,8 @@ struct BasicRowRunKernels {
   const char* name;
   int lanes;
   int max_vectors;
-  int max_tail;  // columns that a panel's tail may have
+  int max_tail;     // columns that a panel's tail may have
+  bool equal_runs;  // whether packed panels narrower than max_vectors gain by runs of equal length
   // Adds one chunk of one block to `acc` (4 filters, `acc_stride` floats apart). The rows of the panel are
   // `vectors` long and lie one after the other. init: sums start from these 4 values instead of from acc, or
   // null.

@@ -16,6 +16,7 @@ struct Vec {
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 3;  // 4 x 3 sums + 3 panel vectors + 1 weight = all 16 registers
   static constexpr int rows_per_step = 4;
+  static constexpr bool equal_runs = false;
   static constexpr bool in_program_order = false;
   static constexpr bool masked_loads = true;
   static constexpr bool streams = false;  // a vector is half a cache line

@@ -16,6 +16,7 @@ struct Vec {
   static constexpr int lanes = 16;
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 weight = 31 of 32 registers
   static constexpr int rows_per_step = 4;
+  static constexpr bool equal_runs = true;
   static constexpr bool in_program_order = false;
   static constexpr bool masked_loads = true;
   static constexpr bool streams = true;

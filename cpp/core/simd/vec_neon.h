@@ -17,6 +17,7 @@ struct Vec {
   static constexpr int lanes = 4;
   static constexpr int max_vectors = 6;  // 4 x 6 sums + 6 panel vectors + 1 of weights = 31 of 32 registers
   static constexpr int rows_per_step = 1;
+  static constexpr bool equal_runs = false;       // unmeasured: no emulator counts mispredicted branches
   static constexpr bool in_program_order = true;  // see ordered_runs.h
   static constexpr bool masked_loads = false;
   static constexpr bool streams = false;

@@ -15,6 +15,7 @@ struct Vec {
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 6;  // as for float32
   static constexpr int rows_per_step = 1;
+  static constexpr bool equal_runs = false;
   static constexpr bool in_program_order = false;
   static constexpr bool streams = false;
   using Reg = float16x8_t;

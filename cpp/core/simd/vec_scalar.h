@@ -15,8 +15,10 @@ struct Vec {
   using Elem = float;  // what a lane is in memory
   using Float = Vec;   // as many lanes of float: results are computed in it
   static constexpr int lanes = 4;
-  static constexpr int max_vectors = 2;            // width of the register tile, in vectors
-  static constexpr int rows_per_step = 1;          // how far the longest run is unrolled
+  static constexpr int max_vectors = 2;      // width of the register tile, in vectors
+  static constexpr int rows_per_step = 1;    // how far the longest run is unrolled
+  static constexpr bool equal_runs = false;  // whether im2col of panels narrower than max_vectors gains by
+                                             // runs of equal length (run_lengths.h)
   static constexpr bool in_program_order = false;  // see ordered_runs.h
   static constexpr bool streams = false;           // stream: cache lines stored past the caches
   static constexpr bool masked_loads = false;  // load_masked: lanes that are not set are zero, and not read

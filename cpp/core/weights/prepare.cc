@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/weights/decode.h"
+#include "core/weights/run_lengths.h"
 
 namespace semisparse {
 namespace {
@@ -60,7 +61,7 @@ size_t count_weights(const RunBlock& block) {
 }
 
 // Appends one group, table -> chunks of sorted runs. `weights`: of each plane.
-void append_group(const GroupTable& table, size_t kernel_rows, int chunk_channels,
+void append_group(const GroupTable& table, size_t kernel_rows, const ChunkSettings& chunks,
                   PreparedWeight::Group group, PreparedWeight* out,
                   std::vector<std::vector<float>>* weights) {
   const size_t blocks = table.users.size();
@@ -72,31 +73,34 @@ void append_group(const GroupTable& table, size_t kernel_rows, int chunk_channel
         for (size_t t = 0; t < kernel_rows && !used; ++t) used = table.users[b][c * kernel_rows + t] != 0;
     if (used) group.channels.push_back(static_cast<int32_t>(c));
   }
-  group.chunks = cut_channels(group, chunk_channels, out->blocks.size());
+  group.chunks = cut_channels(group, chunks.channels, out->blocks.size());
   for (const PreparedWeight::Chunk& chunk : group.chunks) {
+    std::vector<BlockRuns> chunk_runs(blocks);
+    for (size_t b = 0; b < blocks; ++b) {
+      if (table.users[b].empty()) continue;
+      for (int32_t c = 0; c < chunk.channels; ++c) {
+        const size_t row =
+            static_cast<size_t>(group.channels[static_cast<size_t>(chunk.first_channel + c)]) * kernel_rows;
+        for (size_t t = 0; t < kernel_rows; ++t)
+          if (const uint8_t subset = table.users[b][row + t])
+            chunk_runs[b][subset].push_back({static_cast<uint16_t>(static_cast<size_t>(c) * kernel_rows + t),
+                                             static_cast<uint32_t>(row + t)});
+      }
+    }
+    if (chunks.equal_runs) equalize_runs(&chunk_runs);
     for (size_t b = 0; b < blocks; ++b) {
       RunBlock runs;
-      if (!table.users[b].empty()) {
-        std::vector<std::pair<uint16_t, uint32_t>> sorted[16];  // panel row, table row
-        for (int32_t c = 0; c < chunk.channels; ++c) {
-          const size_t row =
-              static_cast<size_t>(group.channels[static_cast<size_t>(chunk.first_channel + c)]) * kernel_rows;
-          for (size_t t = 0; t < kernel_rows; ++t)
-            if (const uint8_t s = table.users[b][row + t])
-              sorted[s].push_back({static_cast<uint16_t>(static_cast<size_t>(c) * kernel_rows + t),
-                                   static_cast<uint32_t>(row + t)});
-        }
-        for (int i = 0; i < 15; ++i) {
-          const uint8_t subset = run_order()[i];
-          runs.counts[subset] = static_cast<uint16_t>(sorted[subset].size());
-          if (subset != 15 && !sorted[subset].empty()) runs.counts[0] = 1;
-          for (const auto& entry : sorted[subset]) {
-            out->rows.push_back(entry.first);
-            for (size_t f = 0; f < kBlockFilters; ++f) {
-              if (!(subset >> f & 1)) continue;
-              const float* const w = &table.weights[b][(entry.second * kBlockFilters + f) * table.planes];
-              for (size_t p = 0; p < table.planes; ++p) (*weights)[p].push_back(w[p]);
-            }
+      for (int i = 0; i < 15; ++i) {
+        const uint8_t subset = run_order()[i];
+        const auto& rows = chunk_runs[b][subset];
+        runs.counts[subset] = static_cast<uint16_t>(rows.size());
+        if (subset != 15 && !rows.empty()) runs.counts[0] = 1;
+        for (const RunRow& row : rows) {
+          out->rows.push_back(row.panel_row);
+          for (size_t f = 0; f < kBlockFilters; ++f) {
+            if (!(subset >> f & 1)) continue;
+            const float* const w = &table.weights[b][(row.table_row * kBlockFilters + f) * table.planes];
+            for (size_t p = 0; p < table.planes; ++p) (*weights)[p].push_back(w[p]);
           }
         }
       }
@@ -206,37 +210,37 @@ void check_chunk(const WeightShape& shape, int chunk_channels) {
 
 }  // namespace
 
-std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels,
+std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size,
+                                                     const ChunkSettings& chunks,
                                                      const KernelPlanes& planes) {
   const PayloadView view = checked_payload(bytes, size);
   auto out = std::make_shared<PreparedWeight>();
   out->shape = header_shape(view.header);
   const WeightShape& shape = out->shape;
-  check_chunk(shape, chunk_channels);
+  check_chunk(shape, chunks.channels);
   for (const uint32_t filter : stored_order(view)) out->filters.push_back(static_cast<int32_t>(filter));
 
   // Positions come in order, so one group's table at a time is enough.
   struct Fill final : KernelVisitor {
     const KernelPlanes& planes;
     PreparedWeight* out;
-    int chunk_channels;
+    const ChunkSettings& chunks;
     size_t rows;  // of a channel
     std::vector<std::vector<float>> weights;
     std::vector<float> taps, values;
     int64_t group = -1;
     GroupTable table;
-    Fill(const KernelPlanes& p, PreparedWeight* prepared, int chunk)
+    Fill(const KernelPlanes& p, PreparedWeight* prepared, const ChunkSettings& settings)
         : planes(p),
           out(prepared),
-          chunk_channels(chunk),
+          chunks(settings),
           rows(p.transform ? static_cast<size_t>(p.rows) : static_cast<size_t>(prepared->shape.taps())),
           weights(static_cast<size_t>(p.count)),
           taps(static_cast<size_t>(prepared->shape.taps())),
           values(static_cast<size_t>(p.count * p.rows)) {}
     void advance(int64_t to) {
       while (group < to) {
-        if (group >= 0)
-          append_group(table, rows, chunk_channels, start_group(out->shape, group), out, &weights);
+        if (group >= 0) append_group(table, rows, chunks, start_group(out->shape, group), out, &weights);
         if (++group < out->shape.groups) {
           const auto next = start_group(out->shape, group);
           table.reset(static_cast<size_t>(next.blocks),
@@ -267,7 +271,7 @@ std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_
         }
       }
     }
-  } fill(planes, out.get(), chunk_channels);
+  } fill(planes, out.get(), chunks);
   fill.advance(0);
   visit_kernels(view, fill);
   fill.advance(shape.groups);

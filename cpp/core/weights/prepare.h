@@ -60,8 +60,15 @@ struct KernelPlanes {
   int together = 1, full_blocks = 0;  // see PreparedWeight; together is a multiple of full_blocks
 };
 
-// `chunk_channels`: channels (with all their taps) in a chunk, at least 1.
-std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size, int chunk_channels,
+// How weights are cut: channels (with all their taps) in a chunk, at least 1; and whether a chunk's runs are
+// made as long as each other (run_lengths.h).
+struct ChunkSettings {
+  int channels = 1;
+  bool equal_runs = false;
+};
+
+std::shared_ptr<const PreparedWeight> prepare_packed(const uint8_t* bytes, size_t size,
+                                                     const ChunkSettings& chunks,
                                                      const KernelPlanes& planes = {});
 // What inspect_packed says, and what takes reading the weights.
 PackedInfo inspect_weights(const uint8_t* bytes, size_t size);

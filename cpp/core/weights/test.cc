@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <map>
 #include <numeric>
 #include <set>
 #include <string>
+#include <tuple>
 
 #include "core/base/checksum.h"
 #include "core/base/error.h"
@@ -69,7 +71,7 @@ TEST_CASE("rows of blocks are counted as they are prepared") {
     CHECK(info.nonzeros == inspect_packed(packed.data(), packed.size()).nonzeros);
     if (info.dense) continue;
     ++counted;
-    const auto prepared = prepare_packed(packed.data(), packed.size(), 1);
+    const auto prepared = prepare_packed(packed.data(), packed.size(), {1});
     int64_t rows = 0;
     for (const RunBlock& block : prepared->blocks) rows += static_cast<int64_t>(count_rows(block));
     CHECK(info.block_rows == rows);
@@ -149,7 +151,7 @@ TEST_CASE("filters trained for groups of 4 or 8 come side by side, wherever they
         CAPTURE(share);
         CAPTURE(kept);
         CAPTURE(groups);
-        CHECK(full_runs(*prepare_packed(packed.data(), packed.size(), 16)) == 1.0);
+        CHECK(full_runs(*prepare_packed(packed.data(), packed.size(), {16})) == 1.0);
         std::vector<float> back(w.size());
         unpack_weight(packed.data(), packed.size(), back.data());
         CHECK(back == w);
@@ -158,6 +160,77 @@ TEST_CASE("filters trained for groups of 4 or 8 come side by side, wherever they
         for (size_t i = 0; i < order.size(); ++i)
           CHECK(order[i] / (64 / groups) == i / static_cast<size_t>(64 / groups));
       }
+}
+
+namespace {
+
+using Product = std::tuple<size_t, uint16_t, float>;  // filter of a chunk, row, weight
+
+// All that is multiplied, chunk by chunk; also checks that runs are in order.
+std::vector<std::set<Product>> products(const PreparedWeight& p) {
+  std::vector<std::set<Product>> all;
+  for (const PreparedWeight::Group& group : p.groups)
+    for (const PreparedWeight::Chunk& chunk : group.chunks) {
+      std::set<Product>& found = all.emplace_back();
+      for (size_t b = 0; b < static_cast<size_t>(group.blocks); ++b) {
+        const RunBlock& runs = p.blocks[chunk.first_block + b];
+        const uint16_t* row = runs.rows;
+        const float* weight = runs.weights;
+        for (int i = 0; i < 15; ++i) {
+          const unsigned filters = run_order()[i];
+          for (int k = 0; k < runs.counts[filters]; ++k, ++row) {
+            CHECK((k == 0 || row[-1] < row[0]));
+            for (size_t f = 0; f < kBlockFilters; ++f)
+              if (filters >> f & 1) CHECK(found.emplace(b * kBlockFilters + f, *row, *weight++).second);
+          }
+        }
+      }
+    }
+  return all;
+}
+
+// Runs of a chunk that are not as long as most of their kind.
+size_t odd_runs(const PreparedWeight& p) {
+  size_t odd = 0;
+  const auto blocks = static_cast<size_t>(p.groups[0].blocks);
+  for (const PreparedWeight::Chunk& chunk : p.groups[0].chunks)
+    for (int s = 1; s < 16; ++s) {
+      std::map<int, size_t> lengths;
+      for (size_t b = 0; b < blocks; ++b) ++lengths[p.blocks[chunk.first_block + b].counts[s]];
+      size_t most = 0;
+      for (const auto& [length, count] : lengths) most = std::max(most, count);
+      odd += blocks - most;
+    }
+  return odd;
+}
+
+}  // namespace
+
+TEST_CASE("runs of equal length multiply the same, each row once for each filter") {
+  Random r(71);
+  for (int i = 0; i < 100; ++i) {
+    const WeightShape s = draw_shape(r);
+    const auto w = r.weight(s);
+    const auto packed = pack_weight(w.data(), s);
+    const int channels = static_cast<int>(r.between(1, s.in_channels_per_group));
+    const auto plain = prepare_packed(packed.data(), packed.size(), {channels, false});
+    const auto equal = prepare_packed(packed.data(), packed.size(), {channels, true});
+    CHECK(products(*plain) == products(*equal));
+  }
+}
+
+TEST_CASE("patterns of single filters have runs of equal length, shared ones stay one run") {
+  Random r(73);
+  const WeightShape s{128, 64, 3, 3, 1};
+  const auto odd = [&](int share, bool equal) {
+    const auto w = pattern_weight(r, s, share, 1.0, false);
+    const auto packed = pack_weight(w.data(), s);
+    const auto prepared = prepare_packed(packed.data(), packed.size(), {16, equal});
+    if (share == 4) CHECK(full_runs(*prepared) == 1.0);
+    return odd_runs(*prepared);
+  };
+  CHECK(odd(1, true) * 2 < odd(1, false));
+  CHECK(odd(4, true) == 0);
 }
 
 TEST_CASE("filters keep their places where moving them does not help") {
@@ -232,7 +305,7 @@ TEST_CASE("any changed, missing or added byte is noticed") {
     }
     packed.shrink_to_fit();  // so that AddressSanitizer sees reads past the end
     CHECK_THROWS_AS(unpack_weight(packed.data(), packed.size(), out.data()), Error);
-    CHECK_THROWS_AS(prepare_packed(packed.data(), packed.size(), 4), Error);
+    CHECK_THROWS_AS(prepare_packed(packed.data(), packed.size(), {4}), Error);
   }
 }
 
@@ -252,7 +325,7 @@ TEST_CASE("forged checksums do not help: indices are checked before use") {
       if (found.elements() > 1000000) continue;  // a shape that large is possible, only slow to look at
       std::vector<float> out(static_cast<size_t>(found.elements()));
       unpack_weight(packed.data(), packed.size(), out.data());
-      prepare_packed(packed.data(), packed.size(), 3);
+      prepare_packed(packed.data(), packed.size(), {3});
     } catch (const Error&) {
       ++refused;
     }
