@@ -173,10 +173,10 @@ class OutputDistillation(DistillationModel):
             distance = distance + gains.cls * scores + gains.dfl * boxes
         # Hooks have kept each level's features; `weights` has the cells of all levels in a row.
         pairs = [(self._student_feats[i], self._teacher_feats[i]) for i in range(len(self.feats_idx) - 1)]
-        cells = weights.split([theirs.shape[2:].numel() for _, theirs in pairs], dim=1)
-        for (ours, theirs), weight in zip(pairs, cells, strict=True):
-            if ours.shape == theirs.shape:
-                squares = (ours.float() - theirs.float()).square().mean(1).flatten(1)
+        cells = weights.split([feature.shape[2:].numel() for _, feature in pairs], dim=1)
+        for (student, teacher), weight in zip(pairs, cells, strict=True):
+            if student.shape == teacher.shape:
+                squares = (student.float() - teacher.float()).square().mean(1).flatten(1)
                 distance = distance + self.FEATURES * (squares * weight).sum() / weight.sum().clamp(min=1e-9)
         distance = self.dis * distance
         items["dis_loss"] = distance.detach()
