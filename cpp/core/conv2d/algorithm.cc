@@ -60,7 +60,7 @@ constexpr double kElement = std::is_same_v<E, Half> ? 0.62 : 1.0;
 
 // A value copied with its padding; or into a phase; or packed, once for each tap; or stored. (Stores take 14
 // of these units, copies some more than stated: so much is missing in the transforms of Winograd, too.)
-constexpr double kCopy = 12, kSplit = 20, kPack = 8, kStore = 8;
+constexpr double kCopy = 12, kSplit = 10, kPack = 8, kStore = 8;
 
 double store_cost(const Conv2dGeometry& g) {
   return kStore * static_cast<double>(g.out_channels() * g.out_h() * g.out_w());
