@@ -37,13 +37,13 @@ int main() {
     AlignedBuffer scratch;
     for (const MaxPoolKernels* kernels : max_pool_kernels()) {
       if (!isa_supported(kernels->isa)) continue;
-      const int64_t row = max_pool_row(g, kernels->lanes);
-      float* const memory = scratch.reserve(static_cast<size_t>(2 * row));
+      const int64_t row = max_pool_row(g, kernels->lanes), rows = max_pool_rows(row);
+      float* const memory = scratch.reserve(static_cast<size_t>((rows + 1) * row));
       double best = 1e9;
       for (int repeat = 0; repeat < 200; ++repeat) {
         const auto start = std::chrono::steady_clock::now();
         for (int64_t c = 0; c < l.channels; ++c)
-          kernels->pool({&g, in.data() + c * plane, l.size, 0, g.out_h(), g.out_w(), row, memory,
+          kernels->pool({&g, in.data() + c * plane, l.size, 0, g.out_h(), g.out_w(), row, rows, memory,
                          out.data() + c * out_plane});
         best =
             std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());

@@ -22,8 +22,9 @@ struct MaxPoolArgs {
   int64_t row_stride;   // elements between the plane's rows
   int64_t first, last;  // output rows to compute: [first, last)
   int64_t out_w;
-  int64_t row_length;  // of the row of maxima in `scratch`, see max_pool_row
-  float* scratch;      // one such row, two at strides above 2; aligned to a cache line
+  int64_t row_length;  // of a row of maxima in `scratch`, see max_pool_row
+  int64_t rows;        // of maxima that are made before the first of them is read
+  float* scratch;      // so many rows, one more at strides above 2; aligned to a cache line
   float* out;          // the whole output plane, contiguous
 };
 
@@ -36,6 +37,10 @@ struct MaxPoolKernels {
 // Length of the row of maxima: image and borders, and as far as the last, partly used vectors read; whole
 // vectors.
 int64_t max_pool_row(const MaxPool2dGeometry& geometry, int64_t lanes);
+
+// Rows of maxima that are made together: columns are reduced from loads that no single store can be forwarded
+// to, and such a load waits until the stores are in the cache. 4 KiB of rows are far enough away.
+int64_t max_pool_rows(int64_t row_length);
 
 // Every kernel set compiled into this library, best first.
 const std::vector<const MaxPoolKernels*>& max_pool_kernels();

@@ -20,18 +20,23 @@ constexpr int64_t kChannelBlock = 16;
 class Pool {
  public:
   Pool(const MaxPool2dGeometry& g, const MaxPoolKernels& kernels)
-      : g_(g), kernels_(kernels), length_(max_pool_row(g, kernels.lanes)), out_w_(g.out_w()) {}
+      : g_(g),
+        kernels_(kernels),
+        length_(max_pool_row(g, kernels.lanes)),
+        rows_(max_pool_rows(length_)),
+        out_w_(g.out_w()) {}
 
   void rows(const float* in, int64_t row_stride, int64_t first, int64_t last, float* out) const {
     static thread_local AlignedBuffer buffer;
-    float* const scratch = buffer.reserve(static_cast<size_t>((g_.stride_w <= 2 ? 1 : 2) * length_));
-    kernels_.pool({&g_, in, row_stride, first, last, out_w_, length_, scratch, out});
+    float* const scratch =
+        buffer.reserve(static_cast<size_t>((rows_ + (g_.stride_w <= 2 ? 0 : 1)) * length_));
+    kernels_.pool({&g_, in, row_stride, first, last, out_w_, length_, rows_, scratch, out});
   }
 
  private:
   const MaxPool2dGeometry& g_;
   const MaxPoolKernels& kernels_;
-  const int64_t length_, out_w_;
+  const int64_t length_, rows_, out_w_;
 };
 
 // Tasks are groups of planes or, of large planes, bands of output rows.
@@ -80,6 +85,10 @@ int64_t max_pool_row(const MaxPool2dGeometry& g, int64_t lanes) {
   const int64_t read = (windows + lanes) * (g.stride_w == 2 ? 2 : 1) + (g.kernel_w - 1) * g.dilation_w;
   const int64_t alignment = lanes;
   return (std::max(read, g.pad_w + g.in_w) + alignment + lanes) / lanes * lanes;
+}
+
+int64_t max_pool_rows(int64_t row_length) {
+  return std::max<int64_t>(1, 1024 / row_length);
 }
 
 void MaxPool2dGeometry::validate() const {

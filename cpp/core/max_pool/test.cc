@@ -141,7 +141,7 @@ TEST_CASE("max pooling kernels: where a NaN lies in the window does not matter, 
         REQUIRE(2 * row <= 512);
         alignas(64) float scratch[512];
         auto out = poisoned(g.out_w()), want = out;
-        kernels->pool({&g, in.data(), g.in_w, 0, 1, g.out_w(), row, scratch, out.data()});
+        kernels->pool({&g, in.data(), g.in_w, 0, 1, g.out_w(), row, 1, scratch, out.data()});
         max_pool2d_reference(g, {in.data(), {0, 0, g.in_w, 1}}, want.data());
         check_same(out, want);
       }
