@@ -188,6 +188,7 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
   const uint32_t* const offsets = (others.empty() ? layout.offsets : others).data();
   const int64_t pixels = g.out_h() * g.out_w();
   const OutputPlace to = output_place(g, plan, operands.output);
+  const float* const activated_fill = activate_fill(g, plan, kernels, operands);
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
     const E* const base = in_place ? operands.input.data + first * s[0] : copy;
@@ -209,7 +210,8 @@ void direct_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
                                           first + n,
                                           group * g.weight.in_channels_per_group,
                                           pixels,
-                                          to};
+                                          to,
+                                          activated_fill};
                      run_panel(t, base + n * image_floats, band.rows.first * phases.pitch, offsets,
                                block_begin, block_end);
                    });

@@ -178,6 +178,7 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
           : padded_buffer.reserve(static_cast<size_t>(slab * image) + static_cast<size_t>(plan.read_ahead));
   const int64_t pixels = g.out_h() * g.out_w();
   const OutputPlace to = output_place(g, plan, operands.output);
+  const float* const activated_fill = activate_fill(g, plan, kernels, operands);
   for (int64_t first = 0; first < g.batch; first += slab) {
     const int64_t images = std::min(slab, g.batch - first);
     if (copied)
@@ -185,10 +186,10 @@ void im2col_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, const 
     share_panels(images, g.weight.groups, static_cast<int64_t>(plan.panels.size()),
                  im2col_panels_together(plan, weight), weight.groups[0].blocks, parallel,
                  [&](int64_t n, int64_t group, size_t panel, int count, int block_begin, int block_end) {
-                   const Task<E> t{
-                       {&g, &weight, &weight.groups[static_cast<size_t>(group)], &plan, &plan.panels[panel],
-                        &kernels, &operands, first + n, group * g.weight.in_channels_per_group, pixels, to},
-                       copied ? padded + n * image : nullptr};
+                   const Task<E> t{{&g, &weight, &weight.groups[static_cast<size_t>(group)], &plan,
+                                    &plan.panels[panel], &kernels, &operands, first + n,
+                                    group * g.weight.in_channels_per_group, pixels, to, activated_fill},
+                                   copied ? padded + n * image : nullptr};
                    run_panels(t, count, block_begin, block_end);
                  });
   }

@@ -58,6 +58,7 @@ struct PanelTask {
   int64_t first_channel;  // of the group
   int64_t pixels;         // of an output plane
   OutputPlace to;
+  const float* activated_fill;  // see activate_fill
 
   // How many filters a block has, at most kBlockFilters, and their output channels.
   int block_filters(int block) const {
@@ -82,6 +83,22 @@ void load_bias(const PanelTask<E>& t, int block, float* bias) {
   const int32_t* const channels = t.block_channels(block);
   const int filters = given != nullptr ? t.block_filters(block) : 0;
   for (int f = 0; f < kBlockFilters; ++f) bias[f] = f < filters ? given[channels[f]] : 0.0f;
+}
+
+// The fill of every channel after the activation; null if the plan skips no pixel. It is the calling thread's
+// until its next convolution.
+template <class E>
+const float* activate_fill(const Conv2dGeometry& g, const ColumnPlan& plan,
+                           const BasicRowRunKernels<E>& kernels, const BasicConv2dOperands<E>& operands) {
+  static thread_local AlignedBuffer buffer;
+  if (plan.kept == g.out_h() * g.out_w()) return nullptr;
+  const int64_t lanes = kernels.lanes, channels = g.out_channels(),
+                count = (channels + lanes - 1) / lanes * lanes;
+  float* const values = buffer.reserve(static_cast<size_t>(count));
+  std::fill_n(values, count, 0.0f);
+  if (operands.fill != nullptr) std::copy_n(operands.fill, channels, values);
+  kernels.activate(operands.activation, values, count);
+  return values;
 }
 
 // Pixels of a panel, before they are written: it writes few pixels of many planes, which is no stream for the
@@ -116,6 +133,7 @@ void store_block(const PanelTask<E>& t, int block, const float* sums, size_t wid
   for (int f = 0; f < store.filters; ++f) {
     const int64_t offset = image + channels[f] * t.pixels;
     store.fill[f] = fill != nullptr ? fill[channels[f]] : 0.0f;
+    if (t.activated_fill != nullptr) store.activated_fill[f] = t.activated_fill[channels[f]];
     store.residual[f] = residual != nullptr ? residual + offset : nullptr;
     store.output[f] = t.operands->output + offset;
   }

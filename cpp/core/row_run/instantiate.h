@@ -34,7 +34,8 @@
                                         pack_tail<set_::Vec>,               \
                                         TailKernel<set_::Vec>::gemm,        \
                                         TailKernel<set_::Vec>::finish,      \
-                                        store_panel<set_::Vec>};            \
+                                        store_panel<set_::Vec>,             \
+                                        activate_floats<set_::Vec>};        \
   }
 
 #define SEMISPARSE_ROW_RUN_HALF(isa_, tile_)                               \
@@ -57,5 +58,6 @@
                                       nullptr,                             \
                                       nullptr,                             \
                                       nullptr,                             \
-                                      store_panel<isa_::Vec>};             \
+                                      store_panel<isa_::Vec>,              \
+                                      activate_floats<isa_::Vec>};         \
   }

@@ -105,8 +105,9 @@ struct StoreArgs {
   const Panel* panel;
   int filters;  // at most kBlockFilters
   float fill[kBlockFilters];
-  const E* residual[kBlockFilters];  // each filter's output plane; all null: none
-  E* output[kBlockFilters];          // each filter's output plane
+  float activated_fill[kBlockFilters];  // what a skipped pixel without a residual comes to
+  const E* residual[kBlockFilters];     // each filter's output plane; all null: none
+  E* output[kBlockFilters];             // each filter's output plane
   Activation activation;
   bool stream;  // past the caches, where vectors are cache lines
 };
@@ -147,6 +148,8 @@ struct BasicRowRunKernels {
                     const float* init, float* sums);
   void (*finish_tail)(int columns, const float* sums, float* acc, size_t acc_stride);
   void (*store)(const StoreArgs<E>& args);
+  // The activation of `count` floats in place, a multiple of `lanes`, by the same instructions.
+  void (*activate)(Activation activation, float* values, int64_t count);
 };
 using RowRunKernels = BasicRowRunKernels<float>;
 // Products, and their sums within a chunk, in half precision; sums over chunks, bias and activation in

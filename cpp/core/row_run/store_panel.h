@@ -70,10 +70,12 @@ void store_panel_with(const StoreArgs<typename S::Elem>& a) {
       const std::true_type yes;
       const std::false_type no;
       const auto run = [&](auto computed, auto with_residual, auto stream) {
+        constexpr bool activated = !computed && !with_residual;
+        using Last = std::conditional_t<activated, NoneOp, Act>;
         for (int f = 0; f < filters; ++f, acc += acc_stride)
-          store_run<S, Act, computed, with_residual, stream>(computed ? acc : nullptr, F::set1(a.fill[f]),
-                                                             with_residual ? a.residual[f] + out : nullptr,
-                                                             a.output[f] + out, pairs, odd);
+          store_run<S, Last, computed, with_residual, stream>(
+              computed ? acc : nullptr, F::set1((activated ? a.activated_fill : a.fill)[f]),
+              with_residual ? a.residual[f] + out : nullptr, a.output[f] + out, pairs, odd);
       };
       if constexpr (S::streams) {
         if (stream && segment->neighbours) {
@@ -115,6 +117,15 @@ void store_panel_with(const StoreArgs<typename S::Elem>& a) {
     }
     ++segment;
   }
+}
+
+template <class S>
+void activate_floats(Activation activation, float* values, int64_t count) {
+  using F = typename S::Float;
+  with_activation(activation, [&](auto act) {
+    for (int64_t i = 0; i < count; i += S::lanes)
+      F::storeu(values + i, decltype(act)::template apply<F>(F::loadu(values + i)));
+  });
 }
 
 template <class S>
