@@ -41,12 +41,13 @@ def register() -> None:
         if _registered:
             return
         import torch
+        from torch import library
 
         _load(torch)
         _register_fakes(torch)
         for name in ("conv2d", "conv2d.packed", "linear", "max_pool2d"):
             # Under torch.autocast the layer before hands over bfloat16; these kernels compute in float32.
-            torch.library.register_autocast(f"semisparse::{name}", "cpu", torch.float32)
+            library.register_autocast(f"semisparse::{name}", "cpu", torch.float32)
         _registered = True
 
 
@@ -73,7 +74,9 @@ def _load(torch) -> None:
 
 
 def _register_fakes(torch) -> None:
-    @torch.library.register_fake("semisparse::pack_weight")
+    from torch import library
+
+    @library.register_fake("semisparse::pack_weight")
     def pack_weight(weight, groups=1):
         torch._check(
             weight.dim() in (2, 4) and weight.dtype == torch.float32,
@@ -82,10 +85,10 @@ def _register_fakes(torch) -> None:
                 f"(OUT, IN) of a linear layer, got {weight.dtype} of shape {tuple(weight.shape)}"
             ),
         )
-        size = torch.library.get_ctx().new_dynamic_size()
+        size = library.get_ctx().new_dynamic_size()
         return weight.new_empty(size, dtype=torch.uint8)
 
-    @torch.library.register_fake("semisparse::unpack_weight")
+    @library.register_fake("semisparse::unpack_weight")
     def unpack_weight(packed):
         torch._check(
             packed.dim() == 1 and packed.dtype == torch.uint8,
@@ -94,5 +97,5 @@ def _register_fakes(torch) -> None:
                 f"{packed.dtype} of shape {tuple(packed.shape)}"
             ),
         )
-        context = torch.library.get_ctx()
+        context = library.get_ctx()
         return packed.new_empty([context.new_dynamic_size() for _ in range(4)], dtype=torch.float32)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 __all__ = ["nms_kernel", "torchvision"]
 
@@ -69,10 +69,10 @@ def _native_ops_load(spec: importlib.machinery.ModuleSpec) -> bool:
     """Load torchvision's own C++ library, as its import would do next, and tell whether that worked."""
     folder = Path(spec.origin).parent
     for suffix in (*importlib.machinery.EXTENSION_SUFFIXES, ".so", ".pyd"):
-        library = folder / f"_C{suffix}"
-        if library.exists():
+        binary = folder / f"_C{suffix}"
+        if binary.exists():
             try:
-                torch.ops.load_library(str(library))
+                torch.ops.load_library(str(binary))
                 return True
             except OSError:
                 return False
@@ -88,8 +88,8 @@ def _import_torchvision():
     if _native_ops_load(spec):
         return importlib.import_module("torchvision")
     for name, kernel in (("torchvision::nms", nms_kernel), ("torchvision::qnms", _qnms_kernel)):
-        torch.library.define(name, "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torch.library.impl(name, "default", kernel)
+        library.define(name, "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.impl(name, "default", kernel)
     module = importlib.import_module("torchvision")
     # torchvision.ops.nms asks for the whole library first; the one operator that this file uses is there now.
     boxes = importlib.import_module("torchvision.ops.boxes")

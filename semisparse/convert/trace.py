@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx, library, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
@@ -32,16 +32,16 @@ from semisparse import masking
 __all__ = ["MASK_MARKER", "Traced", "arguments", "trace"]
 
 # Namespace of its own: `semisparse` belongs to the C++ library, and this operator never leaves a conversion.
-torch.library.define("semisparse_convert::mask_columns", "(Tensor output, Tensor mask) -> Tensor")
+library.define("semisparse_convert::mask_columns", "(Tensor output, Tensor mask) -> Tensor")
 MASK_MARKER = torch.ops.semisparse_convert.mask_columns.default
 
 
-@torch.library.impl("semisparse_convert::mask_columns", "default")
+@library.impl("semisparse_convert::mask_columns", "default")
 def _mask_columns(output: Tensor, mask: Tensor) -> Tensor:
     return output * mask.to(output.dtype)
 
 
-@torch.library.register_fake("semisparse_convert::mask_columns")
+@library.register_fake("semisparse_convert::mask_columns")
 def _mask_columns_fake(output: Tensor, mask: Tensor) -> Tensor:
     return torch.empty_like(output)
 
