@@ -45,11 +45,11 @@ columns() {
   tune 2 0.01 columns30-saliency-distill --recipe columns30 "${distill[@]}" --distill-weight 1 --distill-temperature 1
 }
 
-# Adds 30% of the columns to a run. Its weights' masks stay: a projection of the weights finds them again.
+# Adds 30% of the columns to a run, under its name, -columns30 and $suffix. Its weights' masks stay: a projection of the weights finds them again.
 with_columns() { # name of the run, recipe, changes of it
   local name="$1" recipe="$2"
   shift 2
-  tune 2 0.01 "$name-columns30" --checkpoint "$out/$name/checkpoint.pt" --recipe "$recipe" "${distill[@]}" \
+  tune 2 0.01 "$name-columns30${suffix:-}" --checkpoint "$out/$name/checkpoint.pt" --recipe "$recipe" "${distill[@]}" \
     --set method=magnitude begin=0 end=0 columns.ratio=0.3 "$@"
 }
 
@@ -64,6 +64,8 @@ weights() {
     tune 8 0.02 "$name" --recipe pattern+connectivity-8x "${distill[@]}" --set end=0.4 "group=$group"
     with_columns "$name" pattern+connectivity-8x "group=$group"
   done
+  # In the runs that im2col skips fastest, and im2col is what runs at 8x.
+  suffix=-run16 with_columns pattern8x-group4 pattern+connectivity-8x group=4 columns.granularity=run16
   for scheme in unstructured block_punched; do
     name="$scheme-8x"
     tune 3 0.02 "$name" --recipe punched "${distill[@]}" --set method=magnitude end=0.5 "scheme=$scheme" ratio=0.875

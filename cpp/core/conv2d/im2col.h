@@ -23,7 +23,7 @@ int im2col_chunk(const Conv2dGeometry& geometry, const ColumnPlan& plan, double 
 
 // Whether its runs are made as long as each other (weights/run_lengths.h): where panels are narrow, and a
 // run is over before the branch that ends it is settled. (Patterns of single filters, AVX-512: panels of 4 or
-// 5 vectors, 256 -> 256 at 14x14, reach 72% of the FMA peak instead of 64, 512 -> 512 at 7x7 57% instead of
+// 5 vectors, 256 -> 256 at 14x14, reach 70% of the FMA peak instead of 64, 512 -> 512 at 7x7 57% instead of
 // 43. Panels of 6 lose 4%: the arithmetic of a run is time enough, and rows loaded twice are dear.)
 template <class E>
 bool im2col_equal_runs(const ColumnPlan& plan);
