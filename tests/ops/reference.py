@@ -34,12 +34,25 @@ def double(value):
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
+def winograd_rounding(weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """By how much rounding may exceed that of plain sums where Winograd may run; None where it never does.
+
+    Kernels divided into the phases of their stride are 3x3 or 4x4. Largest seen, over 40 seeds: 0.75 with
+    F(4x4,3x3), 1.84 with F(4x4,4x4), whose transforms have larger constants.
+    """
+    stride, dilation = ([v, v] if isinstance(v, int) else v for v in (stride, dilation))
+    phase = {-(-k // s) for k, s in zip(weight.shape[2:], stride, strict=True)}
+    return {(3,): 1.5, (4,): 4.0}.get(tuple(phase)) if list(dilation) == [1, 1] else None
+
+
 def assert_matches(y, args, kwargs):
     """`y` against the formula, element by element, within float32 rounding of the sums' magnitude.
 
     The bound grows with sum |x||w| at each output element, so a single wrong tap cannot hide in it; where
-    Winograd applies, with the largest such sum among the pixels of its tiles.
+    Winograd applies, with the largest such sum among the pixels of its tiles, times what its transforms
+    add (`winograd_rounding`).
     """
+    rounding = winograd_rounding(*args[1:])
     args, kwargs = [double(a) for a in args], {k: double(v) for k, v in kwargs.items()}
     expected = reference(*args, **kwargs)
     magnitude = reference(
@@ -50,8 +63,8 @@ def assert_matches(y, args, kwargs):
         }
         | {"activation": "none"},
     )
-    if args[1].shape[2:] == (3, 3) and y.numel() > 0:
-        magnitude = 1.5 * F.max_pool2d(magnitude, 7, 1, 3)
+    if rounding and y.numel() > 0:
+        magnitude = rounding * F.max_pool2d(magnitude, 7, 1, 3)
     assert y.dtype == torch.float32 and y.shape == expected.shape and y.is_contiguous()
     assert not y.isnan().any(), "an output element was not written, or holds NaN"
     error = (y.double() - expected).abs() / (3e-6 * magnitude + 2e-6)
