@@ -64,9 +64,9 @@ const E* plane_in_place(const Conv2dGeometry& g, const BasicConstTensor4<E>& inp
 }
 
 bool stage_rows(const Conv2dGeometry& g, const ColumnPlan& plan) {
-  // Measured, over one padded copy: rows copied 1.9 to 2.6 times (56x56, 64 channels) cost 3 to 4% of the layer
-  // more on one thread and 2% on two, 1.4 to 1.8 times (28x28, 128 channels; 14x14, 256) 1% and 0 to 2%.
-  // 1.1 times cost nothing on one thread and save 1% on two, which meet once then, not twice.
+  // Measured, over one padded copy: rows copied 1.9 to 2.6 times (56x56, 64 channels) cost 3 to 4% of the
+  // layer more on one thread and 2% on two, 1.4 to 1.8 times (28x28, 128 channels; 14x14, 256) 1% and 0 to
+  // 2%. 1.1 times cost nothing on one thread and save 1% on two, which meet once then, not twice.
   int64_t rows = 0;
   for (const Panel& panel : plan.panels) {
     const RowRange r = panel_rows(g, panel);
