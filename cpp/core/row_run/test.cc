@@ -204,6 +204,41 @@ TEST_CASE("split: every pixel of a padded plane lies in its phase, the rest is z
   }
 }
 
+TEST_CASE("pad: rows lie in the middle of zeros and nothing past them is written, for every kernel set") {
+  for (const RowRunKernels* kernels : row_run_kernels()) {
+    if (!isa_supported(kernels->isa)) continue;
+    CAPTURE(kernels->name);
+    Random r(41);
+    for (int i = 0; i < 300; ++i) {
+      PadArgs<float> a{};
+      a.height = r.between(1, 9);
+      a.width = r.between(1, 230);
+      a.pad_h = r.between(0, 3);
+      a.pad_w = r.between(0, 10);
+      a.first_row = r.between(0, a.height + 2 * a.pad_h - 1);
+      a.last_row = r.between(a.first_row + 1, a.height + 2 * a.pad_h);
+      const bool transposed = r.chance(0.2);
+      a.stride_h = transposed ? 1 : a.width + r.between(0, 3);
+      a.stride_w = transposed ? a.height : 1;
+      const int64_t plane = std::max(a.height * a.stride_h, a.height * a.width);
+      const auto image = r.normals(2 * plane);
+      a.in = image.data();
+      if (r.chance(0.5)) a.next = image.data() + plane;
+      const int64_t pitch = a.width + 2 * a.pad_w, floats = (a.last_row - a.first_row) * pitch;
+      std::vector<float> out(static_cast<size_t>(floats + 1), NAN);
+      a.out = out.data();
+      kernels->pad(a);
+      for (int64_t at = 0; at < floats; ++at) {
+        const int64_t y = a.first_row + at / pitch - a.pad_h, x = at % pitch - a.pad_w;
+        const bool inside = y >= 0 && y < a.height && x >= 0 && x < a.width;
+        CHECK(out[static_cast<size_t>(at)] ==
+              (inside ? image[static_cast<size_t>(y * a.stride_h + x * a.stride_w)] : 0.0f));
+      }
+      CHECK(std::isnan(out.back()));
+    }
+  }
+}
+
 TEST_CASE("tail: few columns with filters along the vector equal plain loops, for every kernel set") {
   for (const RowRunKernels* kernels : row_run_kernels()) {
     if (!isa_supported(kernels->isa)) continue;
