@@ -48,6 +48,21 @@ void add_pixels(const uint8_t* mask, int lanes, TileSegment* segment, TilePlan* 
 
 }  // namespace
 
+bool panels_are_even(const TilePlan& plan, int64_t images, int threads) {
+  const auto& panels = plan.tiles->panels;
+  const int64_t count = static_cast<int64_t>(panels.size()), tasks = images * count;
+  if (tasks >= 4 * threads) return true;
+  int64_t most = 0, all = 0;
+  for (int64_t t = 0; t < threads; ++t) {  // as TaskShares deals them
+    int64_t vectors = 0;
+    for (int64_t task = tasks * t / threads; task < tasks * (t + 1) / threads; ++task)
+      vectors += panels[static_cast<size_t>(task % count)].vectors;
+    most = std::max(most, vectors);
+    all += vectors;
+  }
+  return 100 * most * threads <= 105 * all;
+}
+
 int64_t count_tiles(int tile, int64_t out_h, int64_t out_w, const uint8_t* mask) {
   const auto tiles = tile_mask(tile, out_h, out_w, mask);
   return std::count(tiles.begin(), tiles.end(), 1);
@@ -67,8 +82,11 @@ std::shared_ptr<const TilePlan> make_tile_plan(WinogradSize size, int32_t out_h,
   geometry.out_h = plan->rows;
   geometry.out_w = geometry.step_y = plan->columns;
   geometry.step_x = 1;
-  plan->tiles =
-      make_column_plan(geometry, computed.data(), {tiling.lanes, tiling.max_vectors, 0, tiling.threads});
+  // Panels for each thread; or, if those would not be even, as wide ones as can be, whose filters are shared.
+  for (const int threads : {tiling.threads, 1}) {
+    plan->tiles = make_column_plan(geometry, computed.data(), {tiling.lanes, tiling.max_vectors, 0, threads});
+    if (panels_are_even(*plan, 1, tiling.threads)) break;
+  }
 
   const int lanes = tiling.lanes;
   int32_t number = 0;  // of computed tiles so far

@@ -44,6 +44,10 @@ struct TilePlan {
 std::shared_ptr<const TilePlan> make_tile_plan(WinogradSize size, int32_t out_h, int32_t out_w,
                                                const uint8_t* mask, const ColumnTiling& tiling);
 
+// Whether whole panels of so many images give every thread about as many vectors: no thread has over 5% more
+// than its share, or there are enough panels for threads to help each other.
+bool panels_are_even(const TilePlan& plan, int64_t images, int threads);
+
 // Tiles with a pixel that is computed.
 int64_t count_tiles(int tile, int64_t out_h, int64_t out_w, const uint8_t* mask);
 

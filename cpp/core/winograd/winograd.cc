@@ -282,8 +282,7 @@ void winograd_conv2d(const Conv2dGeometry& g, const PreparedWeight& weight, cons
       split_images(g, l.rows, operands.input, first, count, {0, phases.rows}, phases.floats, copy, parallel);
     else if (!in_place)
       copy_images(g, l.rows, operands.input, first, count, {0, phases.rows}, channel_floats, copy, parallel);
-    const int64_t tasks = count * static_cast<int64_t>(plan.tiles->panels.size());
-    if (tasks % parallel.threads() == 0 || tasks >= 4 * parallel.threads()) {
+    if (panels_are_even(plan, count, parallel.threads())) {
       run_panels(l, images.data(), first, count, parallel);
     } else {
       for (int64_t n = 0; n < count; ++n) run_shares(l, images[static_cast<size_t>(n)], first + n, parallel);
