@@ -15,9 +15,17 @@
 namespace semisparse {
 namespace {
 
-// Blocks of filters are computed in a multiple of so many sets: two threads have twice as many shares as they
-// are, and each is a whole number of sets.
-constexpr int kSets = 4;
+// Blocks of filters in gemm_full's layout: dense weights over panels of one vector.
+int full_blocks(const TilePlan& plan) {
+  return plan.tiles->widest == 1 ? selected_kernels().full_blocks : 0;
+}
+
+// Shares of the filters for each thread where panels are few, so that one that is late does not keep the
+// others waiting: as many sets of filters as two threads have shares, at least.
+constexpr int kShares = 2;
+// The same for dense weights over panels of one vector. Their time is that of fetching weights, which no two
+// cores do at the same speed, and sums of one vector are small.
+constexpr int kFullShares = 4;
 
 // The input as the tile kernels read it: neighbouring pixels side by side. Several phases make a channel.
 struct Image {
@@ -176,7 +184,9 @@ void run_shares(const Layer& l, const Image& image, int64_t n, Parallel& paralle
       transform_input(l, image, panels[p], rows * share / shares, rows * (share + 1) / shares,
                       input + starts[p]);
   });
-  const int64_t blocks = l.group.blocks, filter_shares = std::clamp<int64_t>(blocks / 2, 1, 2 * threads);
+  const int64_t blocks = l.group.blocks;
+  const bool fine = l.weight.plane_weights.size() % static_cast<size_t>(kFullShares * threads) == 0;
+  const int64_t filter_shares = std::clamp<int64_t>(blocks / 2, 1, (fine ? kFullShares : kShares) * threads);
   parallel.run(panel_count * filter_shares, [&](int64_t task) {
     const size_t p = static_cast<size_t>(task / filter_shares);
     const int64_t step = std::max(1, l.weight.full_blocks);
@@ -202,7 +212,7 @@ size_t tile_scratch(const TilePlan& plan) {
   return floats;
 }
 
-KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& plan) {
+KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& plan, bool every_kernel) {
   const WinogradSize size = plan.size;
   KernelPlanes planes;
   planes.count = size.planes();
@@ -216,9 +226,10 @@ KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& pla
                                           plan.tiles->lanes);
   const double most = 1.25 * static_cast<double>(cpu_info().l2_bytes / 4) / static_cast<double>(block_bytes);
   const double blocks = std::ceil(static_cast<double>(g.weight.out_channels) / kBlockFilters);
-  const double sets = kSets * std::ceil(blocks / std::max(most, 1.0) / kSets);
+  planes.full_blocks = full_blocks(plan);
+  const double shares = 2 * (planes.full_blocks > 0 && every_kernel ? kFullShares : kShares);
+  const double sets = shares * std::ceil(blocks / std::max(most, 1.0) / shares);
   planes.together = static_cast<int>(std::ceil(blocks / sets));
-  if (plan.tiles->widest == 1) planes.full_blocks = selected_kernels().full_blocks;
   if (const int step = planes.full_blocks) planes.together = (planes.together + step - 1) / step * step;
   planes.transform = [size, kernel_h = g.weight.kernel_h, kernel_w = g.weight.kernel_w, stride_h = g.stride_h,
                       stride_w = g.stride_w](const float* taps, float* out) {
@@ -240,7 +251,7 @@ int winograd_chunk(const Conv2dGeometry& g, const TilePlan& plan) {
   int64_t rows = panel_rows_in_cache(*plan.tiles);
   // Rows of one vector stream by as fast from the L2 cache as weights do, and sums are put away less often:
   // 512 channels at once, not 256, are 10% faster at 7x7.
-  if (plan.tiles->widest == 1 && selected_kernels().full_blocks > 0)
+  if (full_blocks(plan) > 0)
     rows = static_cast<int64_t>(cpu_info().l2_bytes / 8 / sizeof(float)) / plan.tiles->lanes;
   const int64_t most = std::min<int64_t>(g.in_channels(), 65535 / g.weight.taps());
   return static_cast<int>(std::clamp<int64_t>(rows / (g.stride_h * g.stride_w), 1, most));

@@ -75,8 +75,8 @@ std::optional<WinogradSize> winograd_size(const Conv2dGeometry& geometry, int ti
 struct KernelPlanes;
 struct PreparedWeight;
 
-// How the kernels of this convolution are prepared for winograd_conv2d.
-KernelPlanes winograd_weight_planes(const Conv2dGeometry& geometry, const TilePlan& plan);
+// How the kernels of this convolution are prepared for winograd_conv2d. every_kernel: none of them is zero.
+KernelPlanes winograd_weight_planes(const Conv2dGeometry& geometry, const TilePlan& plan, bool every_kernel);
 
 // Channels in a chunk of the weights.
 int winograd_chunk(const Conv2dGeometry& geometry, const TilePlan& plan);
