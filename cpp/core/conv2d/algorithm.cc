@@ -116,13 +116,14 @@ double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInf
   // Transforms cost instructions by the vector: more of them where vectors are short.
   const double transforms = (14 + 32.0 / lanes) * size.planes() * t *
                             static_cast<double>(g.in_channels() * phases + g.out_channels());
-  if (tiles > lanes) return n * t + transforms + weight_cost(n);
+  const bool full = w.kernels == g.weight.out_channels * g.weight.in_channels_per_group &&
+                    multiplies_full_blocks(g, computed, true);
+  if (tiles > lanes)
+    return n * (full ? 1.1 * static_cast<double>(computed) : t) + transforms + weight_cost(n);
   // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector. Dense
   // weights are less so, and cost by the tiles that are computed, but not less than fetching them from
   // memory, of which most is hidden.
-  if (w.kernels < g.weight.out_channels * g.weight.in_channels_per_group ||
-      selected_kernels().full_blocks == 0)
-    return (1.2 + 1.6 / lanes) * n * t + transforms + weight_cost(n);
+  if (!full) return (1.2 + 1.6 / lanes) * n * t + transforms + weight_cost(n);
   const double products = std::max(16.0, 1.2 * static_cast<double>(computed));
   return n * products + transforms + weight_cost(n) / 3;
 }

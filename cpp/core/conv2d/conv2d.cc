@@ -185,8 +185,8 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
                                  {kernels.lanes, kernels.max_vectors, 0, threads});
     const bool every_kernel = info->kernels == g.weight.out_channels * g.weight.in_channels_per_group;
     const KernelPlanes planes = winograd_weight_planes(g, *plan->tiles, every_kernel);
-    plan->weight = prepare({winograd_chunk(g, *plan->tiles), false, tile, g.stride_h, g.stride_w,
-                            planes.together, planes.full_blocks},
+    plan->weight = prepare({winograd_chunk(g, *plan->tiles, every_kernel), false, tile, g.stride_h,
+                            g.stride_w, planes.together, planes.full_blocks},
                            packed, size, planes);
   }
   plans.push_front(plan);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dense weights over a panel of one vector (Winograd's tiles of a small image), several blocks at once. A
-// block by itself takes five loads for four multiply-adds, and as long for one column as for all: 7x7 pixels
-// are 16 tiles, and a mask of tiles leaves 12 of them.
+// Dense weights over a panel whose columns do not fill its vectors, or fill just one (Winograd's tiles of a
+// small image), several blocks at once. A block by itself takes as long for one column of a vector as for
+// all: 7x7 pixels are 16 tiles, of which a mask leaves 12, and 28x28 are 49. With one vector it also takes
+// five loads for four multiply-adds.
 #pragma once
 
 #include <cstddef>
@@ -52,8 +53,8 @@ struct FullBlocks {
   // Filters along the vector: sums of C columns, of the first half of the filters to low, of the other to
   // high. C + 2 loads a row for 2 C multiply-adds.
   template <int C>
-  static __attribute__((noinline)) void multiply(const float* panel, size_t rows, const float* weights,
-                                                 Reg* low, Reg* high) {
+  static __attribute__((noinline)) void multiply(const float* panel, size_t width, size_t rows,
+                                                 const float* weights, Reg* low, Reg* high) {
     Reg sums[2][C];
     SEMISPARSE_UNROLL for (int c = 0; c < C; ++c) sums[0][c] = sums[1][c] = S::set1(0.0f);
     const float* others = weights + lanes * rows;
@@ -69,7 +70,7 @@ struct FullBlocks {
         }
         weights += lanes;
         others += lanes;
-        panel += lanes;
+        panel += width;
       });
     };
     // The last rows of a half are followed by the first of the same half of the next blocks.
@@ -83,9 +84,10 @@ struct FullBlocks {
   }
 
   template <int C = most_columns>
-  static void columns(int count, const float* panel, size_t rows, const float* weights, Reg* low, Reg* high) {
-    if (count == C) return multiply<C>(panel, rows, weights, low, high);
-    if constexpr (C > 1) columns<C - 1>(count, panel, rows, weights, low, high);
+  static void columns(int count, const float* panel, size_t width, size_t rows, const float* weights,
+                      Reg* low, Reg* high) {
+    if (count == C) return multiply<C>(panel, width, rows, weights, low, high);
+    if constexpr (C > 1) columns<C - 1>(count, panel, width, rows, weights, low, high);
   }
 
   // Row f of the result is column f of `r`: bit by bit, a row's number and a lane's change places.
@@ -102,20 +104,27 @@ struct FullBlocks {
 
   static void gemm(int count, const float* panel, size_t rows, const float* weights, bool start, float* acc,
                    size_t acc_stride) {
-    if (count > most_columns) {
+    if (acc_stride == lanes && count > most_columns) {
       for (int part = 0; part < 2; ++part)
         whole_vector(panel, rows, weights + static_cast<size_t>(part * lanes) * rows, start,
                      acc + static_cast<size_t>(part * lanes) * acc_stride, acc_stride);
       return;
     }
-    Reg sums[2][lanes];
-    for (auto& half : sums)
-      for (int c = count; c < lanes; ++c) half[c] = S::set1(0.0f);
-    columns(count, panel, rows, weights, sums[0], sums[1]);
-    for (auto& half : sums) {
-      transpose(half);
-      for (int f = 0; f < lanes; ++f, acc += acc_stride)
-        S::store(acc, start ? half[f] : S::add(half[f], S::load(acc)));
+    const int groups = (count + most_columns - 1) / most_columns, width = static_cast<int>(acc_stride);
+    for (int g = 0, first = 0; g < groups; ++g) {
+      const int group = (count - first) / (groups - g);
+      const int stored = g + 1 < groups ? group : width - first < lanes ? width - first : lanes;
+      Reg sums[2][lanes];
+      for (auto& half : sums)
+        for (int c = group; c < lanes; ++c) half[c] = S::set1(0.0f);
+      columns(group, panel + first, acc_stride, rows, weights, sums[0], sums[1]);
+      float* to = acc + first;
+      for (auto& half : sums) {
+        transpose(half);
+        for (int f = 0; f < lanes; ++f, to += acc_stride)
+          S::store_n(to, stored, start ? half[f] : S::add(half[f], S::load_n(to, stored)));
+      }
+      first += group;
     }
   }
 };

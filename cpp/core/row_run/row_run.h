@@ -131,9 +131,10 @@ struct BasicRowRunKernels {
   // so many bytes further on.
   void (*gemm_direct)(int vectors, const E* const* starts, const uint32_t* offsets, const RunBlock& block,
                       const float* init, float* acc, size_t acc_stride);
-  // The same for so many blocks at once, all of whose filters use each of the `rows` rows of a panel of one
-  // vector: the weights of each half of these blocks lie row by row (PreparedWeight::full). `columns` of a
-  // vector are computed, the rest is set. start: sums start from zero. Null if full_blocks is 0.
+  // The same for so many blocks at once, all of whose filters use each of the `rows` rows of a panel of
+  // acc_stride floats, any number of vectors: the weights of each half of these blocks lie row by row
+  // (PreparedWeight::full). `columns` of a row are computed; the rest is left, or holds anything. start: sums
+  // start from zero. Null if full_blocks is 0.
   int full_blocks;
   void (*gemm_full)(int columns, const E* panel, size_t rows, const float* weights, bool start, float* acc,
                     size_t acc_stride);

@@ -91,7 +91,7 @@ TEST_CASE("gemm: random runs, widths, chunks and bias, for every kernel set") {
   }
 }
 
-TEST_CASE("gemm_full: blocks that use every row of a panel of one vector, for every kernel set that has it") {
+TEST_CASE("gemm_full: blocks that use every row of a panel, for every kernel set that has it") {
   for (const RowRunKernels* kernels : row_run_kernels()) {
     if (!isa_supported(kernels->isa)) continue;
     CHECK((kernels->gemm_full == nullptr) == (kernels->full_blocks == 0));
@@ -100,9 +100,9 @@ TEST_CASE("gemm_full: blocks that use every row of a panel of one vector, for ev
     Random r(29);
     const int filters = kernels->full_blocks * kBlockFilters, lanes = kernels->lanes;
     for (int i = 0; i < 100; ++i) {
-      const int rows = static_cast<int>(r.between(0, 70)), columns = static_cast<int>(r.between(1, lanes)),
-                stride = lanes * static_cast<int>(r.between(1, 2));
-      const auto panel = aligned_normals(r, rows * lanes), acc = aligned_normals(r, filters * stride);
+      const int rows = static_cast<int>(r.between(0, 70)), stride = lanes * static_cast<int>(r.between(1, 4)),
+                columns = static_cast<int>(r.between(1, stride));
+      const auto panel = aligned_normals(r, rows * stride), acc = aligned_normals(r, filters * stride);
       const auto weights = r.normals(rows * filters + 1);
       const bool start = r.chance(0.5);
       CAPTURE(rows);
@@ -113,13 +113,13 @@ TEST_CASE("gemm_full: blocks that use every row of a panel of one vector, for ev
           double& sum = want[static_cast<size_t>(f * stride + x)];
           if (start) sum = 0;
           for (int row = 0; row < rows; ++row)
-            sum += double{panel.get()[row * lanes + x]} *
+            sum += double{panel.get()[row * stride + x]} *
                    double{weights[static_cast<size_t>((f / lanes * rows + row) * lanes + f % lanes)]};
         }
       kernels->gemm_full(columns, panel.get(), static_cast<size_t>(rows), weights.data(), start, acc.get(),
                          static_cast<size_t>(stride));
       for (int k = 0; k < filters * stride; ++k)
-        if (k % stride < columns || k % stride >= lanes)  // the rest of a vector may hold anything
+        if (k % stride < columns)  // the rest of a row may hold anything
           CHECK(std::abs(acc.get()[k] - want[static_cast<size_t>(k)]) < 1e-4);
     }
   }

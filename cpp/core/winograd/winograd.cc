@@ -15,11 +15,6 @@
 namespace semisparse {
 namespace {
 
-// Blocks of filters in gemm_full's layout: dense weights over panels of one vector.
-int full_blocks(const TilePlan& plan) {
-  return plan.tiles->widest == 1 ? selected_kernels().full_blocks : 0;
-}
-
 // Shares of the filters for each thread where panels are few, so that one that is late does not keep the
 // others waiting: as many sets of filters as two threads have shares, at least.
 constexpr int kShares = 2;
@@ -97,7 +92,7 @@ void compute_filters(const Layer& l, int64_t n, const Panel& panel, const float*
   static const RunBlock no_rows;
   const int64_t pixels = l.g.out_h() * l.g.out_w();
   const int columns = static_cast<int>(
-      std::min<int64_t>(l.rows.lanes, l.plan.tiles->kept - int64_t{panel.first_vector} * l.rows.lanes));
+      std::min(static_cast<int64_t>(width), l.plan.tiles->kept - int64_t{panel.first_vector} * l.rows.lanes));
   for (int first = begin; first < end;) {
     const int last = std::min(first / together * together + together, end);
     if (panel.vectors > 0) {
@@ -212,6 +207,19 @@ size_t tile_scratch(const TilePlan& plan) {
   return floats;
 }
 
+bool multiplies_full_blocks(const Conv2dGeometry& g, int64_t tiles, bool every_kernel) {
+  const RowRunKernels& kernels = selected_kernels();
+  if (kernels.full_blocks == 0 || tiles == 0) return false;
+  const int64_t lanes = kernels.lanes, columns = (tiles + lanes - 1) / lanes * lanes;
+  if (columns == lanes) return true;
+  // 28x28 pixels are 49 tiles, or three vectors and a sixteenth: a kernel that has filters along the vector
+  // computes 49 columns, not 64 (512 channels 21% faster, 128 3 to 8%). It pays from an eighth on (20x20:
+  // 25 of 32; not 40x40: 100 of 112), with enough products for each sum that it must transpose, and blocks
+  // enough for threads to share.
+  return every_kernel && 8 * (columns - tiles) >= columns &&
+         g.in_channels() * g.stride_h * g.stride_w >= 64 && g.out_channels() >= 128;
+}
+
 KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& plan, bool every_kernel) {
   const WinogradSize size = plan.size;
   KernelPlanes planes;
@@ -226,7 +234,8 @@ KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& pla
                                           plan.tiles->lanes);
   const double most = 1.25 * static_cast<double>(cpu_info().l2_bytes / 4) / static_cast<double>(block_bytes);
   const double blocks = std::ceil(static_cast<double>(g.weight.out_channels) / kBlockFilters);
-  planes.full_blocks = full_blocks(plan);
+  if (multiplies_full_blocks(g, plan.tiles->kept, every_kernel))
+    planes.full_blocks = selected_kernels().full_blocks;
   const double shares = 2 * (planes.full_blocks > 0 && every_kernel ? kFullShares : kShares);
   const double sets = shares * std::ceil(blocks / std::max(most, 1.0) / shares);
   planes.together = static_cast<int>(std::ceil(blocks / sets));
@@ -247,12 +256,13 @@ KernelPlanes winograd_weight_planes(const Conv2dGeometry& g, const TilePlan& pla
   return planes;
 }
 
-int winograd_chunk(const Conv2dGeometry& g, const TilePlan& plan) {
+int winograd_chunk(const Conv2dGeometry& g, const TilePlan& plan, bool every_kernel) {
   int64_t rows = panel_rows_in_cache(*plan.tiles);
-  // Rows of one vector stream by as fast from the L2 cache as weights do, and sums are put away less often:
-  // 512 channels at once, not 256, are 10% faster at 7x7.
-  if (full_blocks(plan) > 0)
-    rows = static_cast<int64_t>(cpu_info().l2_bytes / 8 / sizeof(float)) / plan.tiles->lanes;
+  // Rows stream by as fast from the L2 cache as weights do, and sums are put away less often: 512 channels at
+  // once, not 256, are 10% faster at 7x7.
+  if (multiplies_full_blocks(g, plan.tiles->kept, every_kernel))
+    rows = static_cast<int64_t>(cpu_info().l2_bytes / 8 / sizeof(float)) /
+           (plan.tiles->widest * plan.tiles->lanes);
   const int64_t most = std::min<int64_t>(g.in_channels(), 65535 / g.weight.taps());
   return static_cast<int>(std::clamp<int64_t>(rows / (g.stride_h * g.stride_w), 1, most));
 }

@@ -72,14 +72,18 @@ const WinogradKernels& selected_winograd(WinogradSize size);
 // The size that computes this convolution in tiles of tile x tile pixels, if there is one.
 std::optional<WinogradSize> winograd_size(const Conv2dGeometry& geometry, int tile);
 
+// Whether weights over so many tiles are laid out for blocks of full rows (PreparedWeight::full), since the
+// tiles leave much of their vectors empty or fill just one. every_kernel: none of the kernels is zero.
+bool multiplies_full_blocks(const Conv2dGeometry& geometry, int64_t tiles, bool every_kernel);
+
 struct KernelPlanes;
 struct PreparedWeight;
 
-// How the kernels of this convolution are prepared for winograd_conv2d. every_kernel: none of them is zero.
+// How the kernels of this convolution are prepared for winograd_conv2d.
 KernelPlanes winograd_weight_planes(const Conv2dGeometry& geometry, const TilePlan& plan, bool every_kernel);
 
 // Channels in a chunk of the weights.
-int winograd_chunk(const Conv2dGeometry& geometry, const TilePlan& plan);
+int winograd_chunk(const Conv2dGeometry& geometry, const TilePlan& plan, bool every_kernel);
 
 // `weight`: made with winograd_weight_planes and that chunk.
 void winograd_conv2d(const Conv2dGeometry& geometry, const PreparedWeight& weight, const TilePlan& plan,
