@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from .data.augment import AUGMENTATIONS
 from .optimize import OPTIMIZERS, SCHEDULES
@@ -15,6 +16,30 @@ class Formatter(argparse.HelpFormatter):
         if action.default is None or isinstance(action.default, bool) or action.default is argparse.SUPPRESS:
             return action.help or ""
         return f"{action.help} (default: %(default)s)" if action.help else "default: %(default)s"
+
+
+def add_recipe(group: argparse._ArgumentGroup) -> None:
+    """The options of every training that name what becomes sparse; `check` belongs to them."""
+    group.add_argument(
+        "--recipe", metavar="YAML", help="sparsity to train: a file, or a shipped one (columns20)"
+    )
+    group.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of the recipe's _default, e.g. columns.granularity=run16",
+    )
+
+
+def check(args: argparse.Namespace, checks: Iterable[tuple[str, bool, str]]) -> None:
+    """Raise ValueError for the first of `checks`, (option, whether its value is good, what is expected), that
+    fails, and for --set without --recipe."""
+    for name, good, expected in checks:
+        if not good:
+            raise ValueError(f"{name} is {getattr(args, name[2:].replace('-', '_'))}, expected {expected}")
+    if args.set and not args.recipe:
+        raise ValueError("--set changes a recipe: name one with --recipe, such as columns20")
 
 
 def classify_parser() -> argparse.ArgumentParser:
@@ -63,16 +88,7 @@ def classify_parser() -> argparse.ArgumentParser:
         help="start from the weights of a checkpoint, and from its column masks where they are what --recipe "
         "asks for",
     )
-    model.add_argument(
-        "--recipe", metavar="YAML", help="sparsity to train: a file, or a shipped one (columns20)"
-    )
-    model.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change fields of the recipe's _default, e.g. columns.granularity=run16",
-    )
+    add_recipe(model)
     model.add_argument(
         "--held-out",
         type=int,
@@ -138,7 +154,7 @@ def classify_parser() -> argparse.ArgumentParser:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parsed options. Raises ValueError (not SystemExit) for values that cannot work."""
     args = classify_parser().parse_args(argv)
-    checks = [
+    checks = (
         ("--epochs", args.epochs is None or args.epochs >= 0, "0 or more"),
         ("--batch-size", args.batch_size >= 1, "1 or more"),
         ("--lr", args.lr is None or args.lr > 0, "more than 0"),
@@ -148,17 +164,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         ("--bn-batches", args.bn_batches is None or args.bn_batches >= 0, "0 or more"),
         ("--held-out", args.held_out is None or args.held_out >= 1, "1 or more"),
         ("--lr-warmup-epochs", args.lr_warmup_epochs >= 0, "0 or more"),
-    ]
-    for name, good, expected in checks:
-        if not good:
-            value = getattr(args, name[2:].replace("-", "_"))
-            raise ValueError(f"{name} is {value}, expected {expected}")
+    )
+    check(args, checks)
     if args.epochs is None:
         args.epochs = 8 if args.data.lower() == "digits" else 90
     if args.lr is None:
         args.lr = 0.01 if args.weights or args.checkpoint else 0.05
-    if args.set and not args.recipe:
-        raise ValueError("--set changes a recipe: name one with --recipe, such as columns20")
     if args.weights and args.checkpoint:
         raise ValueError("--weights and --checkpoint both name the starting weights; give one of them")
     return args

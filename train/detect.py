@@ -13,7 +13,7 @@ from pathlib import Path
 
 from semisparse._files import replace_atomically
 
-from .arguments import Formatter
+from .arguments import Formatter, add_recipe, check
 from .data.detection import open_detection_data
 
 # Ultralytics warms up with a learning rate of 0.1 for biases, BatchNorm's included, which suits SGD. Steps of
@@ -44,16 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
     model = result.add_argument_group("model")
     model.add_argument("--model", default="yolov8n.yaml", help="a network (.yaml) or trained weights (.pt)")
-    model.add_argument(
-        "--recipe", metavar="YAML", help="sparsity to train: a file, or a shipped one (columns20)"
-    )
-    model.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change fields of the recipe's _default, e.g. columns.granularity=run16",
-    )
+    add_recipe(model)
     model.add_argument(
         "--distill", metavar="FILE", help="learn from the outputs of this (dense) checkpoint or run too"
     )
@@ -104,19 +95,16 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     drawn = args.data.lower() == "shapes"
     args.size = args.size if args.size is not None else 96 if drawn else 640
     args.epochs = args.epochs if args.epochs is not None else 20 if drawn else 100
-    for name, good, expected in (
+    checks = (
         ("--epochs", args.epochs >= 1, "at least 1"),
         ("--batch-size", args.batch_size >= 1, "at least 1"),
         ("--workers", args.workers >= 0, "0 or more"),
         ("--lr", args.lr is None or args.lr > 0, "more than 0"),
         ("--size", args.size >= 32, "at least 32"),
-    ):
-        if not good:
-            raise ValueError(f"{name} is {getattr(args, name[2:].replace('-', '_'))}, expected {expected}")
+    )
+    check(args, checks)
     if args.size % 32:
         raise ValueError(f"--size is {args.size}, expected a multiple of 32: masks belong to the exact size")
-    if args.set and not args.recipe:
-        raise ValueError("--set changes a recipe: name one with --recipe, such as columns20")
     args.yolo = dict(_option(item) for item in args.yolo)
     return args
 
