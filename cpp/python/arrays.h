@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -28,11 +29,13 @@ inline std::string describe(const py::array& array) {
 // An ndarray of the given element type, aligned, native byte order; anything else is an Error.
 template <typename T>
 py::array checked(const py::object& object, const char* name, const char* expected) {
-  check(py::isinstance<py::array>(object), "`", name, "` must be a numpy array, ", expected, "; got ",
-        std::string(py::str(py::type::of(object).attr("__name__"))));
+  // Plans check their inputs at every call: what is said about an array is not made up before it is needed.
+  if (!py::isinstance<py::array>(object))
+    fail("`", name, "` must be a numpy array, ", expected, "; got ",
+         std::string(py::str(py::type::of(object).attr("__name__"))));
   const auto array = py::reinterpret_borrow<py::array>(object);
-  check(array.dtype().equal(py::dtype::of<T>()), "`", name, "` must be ", expected, "; got ", describe(array),
-        ", convert it with .astype()");
+  if (!array.dtype().equal(py::dtype::of<T>()))
+    fail("`", name, "` must be ", expected, "; got ", describe(array), ", convert it with .astype()");
   return array;
 }
 
@@ -44,15 +47,10 @@ py::array_t<T, py::array::c_style> contiguous(const py::object& object, const ch
 }
 
 inline void check_shape(const py::array& array, const char* name, const std::vector<int64_t>& shape) {
-  bool same = array.ndim() == static_cast<py::ssize_t>(shape.size());
+  if (std::equal(array.shape(), array.shape() + array.ndim(), shape.begin(), shape.end())) return;
   std::string wanted;
-  py::ssize_t axis = 0;
-  for (const int64_t size : shape) {
-    same = same && array.shape(axis++) == size;
-    wanted += (wanted.empty() ? "" : ", ") + std::to_string(size);
-  }
-  check(same, "`", name, "` must have shape (", wanted, shape.size() == 1 ? ",)" : ")", "; got ",
-        describe(array));
+  for (const int64_t size : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(size);
+  fail("`", name, "` must have shape (", wanted, shape.size() == 1 ? ",)" : ")", "; got ", describe(array));
 }
 
 }  // namespace semisparse::python

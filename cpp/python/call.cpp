@@ -38,7 +38,7 @@ Image::Image(const py::object& object) {
 
 void Image::take(const py::object& object) {
   const py::array input = checked<float>(object, "input", "float32 of shape (N, C, H, W)");
-  check(input.ndim() == 4, "`input` must have shape (N, C, H, W); got ", describe(input));
+  if (input.ndim() != 4) fail("`input` must have shape (N, C, H, W); got ", describe(input));
   bool plain = reinterpret_cast<uintptr_t>(input.data()) % alignof(float) == 0;
   for (int axis = 0; axis < 4; ++axis)
     plain = plain && input.strides(axis) >= 0 && input.strides(axis) % sizeof(float) == 0;
