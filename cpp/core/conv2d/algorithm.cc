@@ -58,9 +58,9 @@ double weight_cost(double weights) {
 template <class E>
 constexpr double kElement = std::is_same_v<E, Half> ? 0.62 : 1.0;
 
-// A value copied with its padding; or into a phase; or packed, once for each tap; or stored. (Stores take 14
+// A value copied with its padding, or into a phase; or packed, once for each tap; or stored. (Stores take 14
 // of these units, copies some more than stated: so much is missing in the transforms of Winograd, too.)
-constexpr double kCopy = 12, kSplit = 10, kPack = 8, kStore = 8;
+constexpr double kCopy = 12, kPack = 8, kStore = 8;
 
 double store_cost(const Conv2dGeometry& g) {
   return kStore * static_cast<double>(g.out_channels() * g.out_h() * g.out_w());
@@ -103,8 +103,13 @@ double direct_cost(const Conv2dGeometry& g, const PackedInfo& w, const uint8_t* 
   const bool in_place = g.stride_h * g.stride_w == 1 && g.pad_h + g.pad_w == 0;
   // Vectors that straddle cache lines make loads a little dearer; those of a 1x1 convolution need not.
   const bool aligned = in_place && g.weight.taps() == 1 && g.in_h * g.in_w % plan->lanes == 0;
-  const double copies = in_place ? 0.0 : (g.stride_h * g.stride_w == 1 ? kCopy : kSplit) * pixels;
-  const double products = (aligned ? 1.0 : 1.05) * n * columns + scattered_cost<E>(w, columns);
+  const double copies = in_place ? 0.0 : kCopy * pixels;
+  // Phases lie apart: what several chunks of channels have under a panel does not stay in the L1 cache.
+  const double density = n / static_cast<double>(g.weight.elements());
+  const bool apart =
+      g.stride_h * g.stride_w > 1 && direct_chunk<E>(g, *plan, density) < g.weight.in_channels_per_group;
+  const double loads = aligned ? 1.0 : apart ? 1.15 : 1.05;
+  const double products = loads * n * columns + scattered_cost<E>(w, columns);
   return kElement<E> * (products + copies) + store_cost(g) + weight_cost(n);
 }
 
