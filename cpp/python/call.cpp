@@ -50,7 +50,7 @@ void Image::take(const py::object& object) {
 
 void Image::rebind(const py::object& object) {
   if (object.is_none()) {
-    array_ = py::array();
+    array_.release().dec_ref();  // no empty array in its place: that would be made anew after every call
     tensor_ = ConstTensor4{};
     return;
   }

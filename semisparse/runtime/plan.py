@@ -164,9 +164,9 @@ class Plan:
         if not isinstance(leaf, (Ref, TensorRef)):
             return leaf
         value = self.tensors[leaf.name] if isinstance(leaf, TensorRef) else self._value(leaf.name)
-        return transform(
-            value, lambda item: np.array(item, order="C") if isinstance(item, np.ndarray) else item
-        )
+        if isinstance(value, np.ndarray):
+            return value.copy()
+        return transform(value, lambda item: item.copy() if isinstance(item, np.ndarray) else item)
 
     def _value(self, name: str) -> Any:
         return self._live[name] if name in self._live else self._fixed[name]
