@@ -100,7 +100,8 @@ TEST_CASE("gemm_full: blocks that use every row of a panel, for every kernel set
     Random r(29);
     const int filters = kernels->full_blocks * kBlockFilters, lanes = kernels->lanes;
     for (int i = 0; i < 100; ++i) {
-      const int rows = static_cast<int>(r.between(0, 70)), stride = lanes * static_cast<int>(r.between(1, 4)),
+      const int rows = static_cast<int>(r.between(0, r.chance(0.3) ? 300 : 70)),
+                stride = lanes * static_cast<int>(r.between(1, 4)),
                 columns = static_cast<int>(r.between(1, stride));
       const auto panel = aligned_normals(r, rows * stride), acc = aligned_normals(r, filters * stride);
       const auto weights = r.normals(rows * filters + 1);

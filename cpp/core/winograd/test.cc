@@ -145,6 +145,48 @@ TEST_CASE("the error of a deep layer is small beside its largest output") {
   }
 }
 
+TEST_CASE("a deep layer shared out among any number of threads comes to the same bits") {
+  Random r(15);
+  for (const int64_t filters : {36, 96, 256, 260}) {
+    Conv2dGeometry g;
+    g.in_h = g.in_w = 14;  // 16 tiles of 4x4
+    g.weight = {filters, 140, 3, 3, 1};
+    g.pad_h = g.pad_w = 1;
+    const int64_t plane = 14 * 14;
+    const auto input = r.normals(g.in_channels() * plane), weight = r.normals(g.weight.elements());
+    const auto mask = whole_tiles(r, 4, 14, 14);
+    const auto packed = pack_weight(weight.data(), g.weight);
+    Conv2dOperands o;
+    o.input = {input.data(), {g.in_channels() * plane, plane, g.in_w, 1}};
+    const Algorithm before = force_algorithm(Algorithm::winograd4);
+    for (const uint8_t* const kept : {static_cast<const uint8_t*>(nullptr), mask.data()}) {
+      CAPTURE(filters);
+      CAPTURE((kept != nullptr));
+      auto want = poisoned(filters * plane), one = want;
+      o.output = want.data();
+      conv2d_reference(g, weight.data(), kept, o);
+      PackedWeight prepared;
+      Serial serial;
+      o.output = one.data();
+      conv2d(g, prepared, packed.data(), packed.size(), kept, o, serial);
+      float largest = 0, worst = 0;
+      for (const float x : want) largest = std::max(largest, std::abs(x));
+      for (size_t i = 0; i < want.size(); ++i)
+        worst = std::isnan(one[i]) ? 1e9f : std::max(worst, std::abs(one[i] - want[i]));
+      CHECK(worst <= 1e-5f * largest);
+      for (const int threads : {2, 3, 4}) {
+        ThreadPool pool(threads);
+        auto got = poisoned(filters * plane);
+        o.output = got.data();
+        conv2d(g, prepared, packed.data(), packed.size(), kept, o, pool);
+        CAPTURE(threads);
+        CHECK(got == one);
+      }
+    }
+    force_algorithm(before);
+  }
+}
+
 TEST_CASE("a skipped tile is not read: what lies under it alone does not matter") {
   Conv2dGeometry g;
   g.in_h = g.in_w = 12;
