@@ -45,7 +45,8 @@ columns() {
   tune 2 0.01 columns30-saliency-distill --recipe columns30 "${distill[@]}" --distill-weight 1 --distill-temperature 1
 }
 
-# Adds 30% of the columns to a run, under its name, -columns30 and $suffix. Its weights' masks stay: a projection of the weights finds them again.
+# Adds 30% of the columns to a run, under its name, -columns30 and $suffix. Its weights' masks stay: a projection
+# of the weights finds them again.
 with_columns() { # name of the run, recipe, changes of it
   local name="$1" recipe="$2"
   shift 2

@@ -164,7 +164,7 @@ class Plan:
         if not isinstance(leaf, (Ref, TensorRef)):
             return leaf
         value = self.tensors[leaf.name] if isinstance(leaf, TensorRef) else self._value(leaf.name)
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray):  # nearly always; Python code is cold after an inference
             return value.copy()
         return transform(value, lambda item: item.copy() if isinstance(item, np.ndarray) else item)
 

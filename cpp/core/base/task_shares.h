@@ -15,13 +15,16 @@ class TaskShares {
  public:
   explicit TaskShares(int threads) : shares_(static_cast<size_t>(threads)) {}
 
+  // The first of `count` tasks in a thread's share.
+  static int64_t begin(int64_t count, int64_t thread, int64_t threads) { return count * thread / threads; }
+
   // Not while tasks are taken.
   void deal(int64_t count) {
     const int64_t threads = static_cast<int64_t>(shares_.size());
     for (int64_t t = 0; t < threads; ++t) {
       Share& share = shares_[static_cast<size_t>(t)];
-      share.next = count * t / threads;
-      share.end = count * (t + 1) / threads;
+      share.next = begin(count, t, threads);
+      share.end = begin(count, t + 1, threads);
     }
   }
 

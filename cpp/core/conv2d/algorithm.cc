@@ -121,8 +121,7 @@ double winograd_cost(WinogradSize size, const Conv2dGeometry& g, const PackedInf
   // Transforms cost instructions by the vector: more of them where vectors are short.
   const double transforms = (14 + 32.0 / lanes) * size.planes() * t *
                             static_cast<double>(g.in_channels() * phases + g.out_channels());
-  const bool full = w.kernels == g.weight.out_channels * g.weight.in_channels_per_group &&
-                    multiplies_full_blocks(g, computed, true);
+  const bool full = w.every_kernel() && multiplies_full_blocks(g, computed, true);
   if (tiles > lanes)
     return n * (full ? 1.1 * static_cast<double>(computed) : t) + transforms + weight_cost(n);
   // A panel of one vector is bound by loads, not by arithmetic, the more so the shorter the vector. Dense

@@ -183,7 +183,7 @@ std::shared_ptr<const LayerPlan> PackedWeight::Impl::plan(const Conv2dGeometry& 
     plan->tiles = make_tile_plan(winograd_size(g, tile).value(), static_cast<int32_t>(g.out_h()),
                                  static_cast<int32_t>(g.out_w()), mask,
                                  {kernels.lanes, kernels.max_vectors, 0, threads});
-    const bool every_kernel = info->kernels == g.weight.out_channels * g.weight.in_channels_per_group;
+    const bool every_kernel = info->every_kernel();
     const KernelPlanes planes = winograd_weight_planes(g, *plan->tiles, every_kernel);
     plan->weight = prepare({winograd_chunk(g, *plan->tiles, every_kernel), false, tile, g.stride_h,
                             g.stride_w, planes.together, planes.full_blocks},

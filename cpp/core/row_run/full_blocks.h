@@ -5,6 +5,7 @@
 // five loads for four multiply-adds.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "core/row_run/ordered_runs.h"
@@ -113,7 +114,8 @@ struct FullBlocks {
     const int groups = (count + most_columns - 1) / most_columns, width = static_cast<int>(acc_stride);
     for (int g = 0, first = 0; g < groups; ++g) {
       const int group = (count - first) / (groups - g);
-      const int stored = g + 1 < groups ? group : width - first < lanes ? width - first : lanes;
+      // The last group sets what is left of its vector, too.
+      const int stored = g + 1 < groups ? group : std::min<int>(lanes, width - first);
       Reg sums[2][lanes];
       for (auto& half : sums)
         for (int c = group; c < lanes; ++c) half[c] = S::set1(0.0f);

@@ -33,6 +33,8 @@ struct PackedInfo {
   // Rows of im2col that blocks of 4 filters use, a row once for each block. inspect_packed, which does not
   // read the weights, takes it that 4 filters share each; inspect_weights (prepare.h) counts.
   int64_t block_rows = 0;
+
+  bool every_kernel() const { return kernels == shape.out_channels * shape.in_channels_per_group; }
 };
 
 // `weight`: elements() floats, contiguous in (OC, IC/groups, KH, KW) order. Every weight whose bits are not

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "core/base/task_shares.h"
+
 namespace semisparse {
 namespace {
 
@@ -53,9 +55,10 @@ bool panels_are_even(const TilePlan& plan, int64_t images, int threads) {
   const int64_t count = static_cast<int64_t>(panels.size()), tasks = images * count;
   if (tasks >= 4 * threads) return true;
   int64_t most = 0, all = 0;
-  for (int64_t t = 0; t < threads; ++t) {  // as TaskShares deals them
+  for (int t = 0; t < threads; ++t) {
     int64_t vectors = 0;
-    for (int64_t task = tasks * t / threads; task < tasks * (t + 1) / threads; ++task)
+    const int64_t end = TaskShares::begin(tasks, t + 1, threads);
+    for (int64_t task = TaskShares::begin(tasks, t, threads); task < end; ++task)
       vectors += panels[static_cast<size_t>(task % count)].vectors;
     most = std::max(most, vectors);
     all += vectors;
